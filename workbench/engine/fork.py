@@ -1,0 +1,185 @@
+"""Forks: the same weights, moments and data, one knob changed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+
+from .. import noise
+from ..catalogue import find
+from ..design import Design, axes
+from ..errors import InputError, unknown
+from ..knobs import specs
+from ..progress import ProgressBar
+from ..record import blank, fill, timeline, with_events
+from ..schema import Change, Progress
+from ..study import Study
+from . import checkpoints
+from .cohorts import prepared
+from .lanes import cast
+from .run import DTYPES, provenance
+from .stream import Kept, initial_state, plan, stream
+
+PARENT, CHILD = 0, 1
+
+
+@dataclass(frozen=True)
+class Past:
+    """One run of a record: its knobs at step 0, what was changed since, and how it was computed."""
+
+    study: Study
+    run: int
+    row: Mapping[str, Any]
+    changes: Sequence[Change]
+    steps: int
+    layout: Literal["lanes", "loop"]
+    device: torch.device
+    dtype: torch.dtype
+
+    def row_for(self, update: int) -> dict[str, Any]:
+        """The knobs with which update number `update` is made."""
+        return dict(self.row) | {c.knob: c.new for c in self.changes if c.step <= update}
+
+    def settings(self) -> dict[str, Any]:
+        """What the engine needs to compute as the record was computed."""
+        return dict(mode=self.layout, device=self.device, dtype=self.dtype)
+
+
+def fork(
+    record: xr.DataTree, run: int, step: int, *, study: Study | None = None, steps: int | None = None, progress: bool | None = None, **knobs: Any
+) -> tuple[xr.DataTree, xr.DataTree]:
+    """Branch a run before update `step`: parent and child go on from the same state on the same data, the child with other knobs.
+
+    Returns two records over the steps from `step` to the parent's end (or `steps`). The state comes from a kept checkpoint, else
+    by training the parent again from the nearest earlier one, with a progress bar. The parent's attribute `deviation` holds, per
+    variable, its largest absolute difference from the curve in `record` (0 where arithmetic repeats exactly). `study` is needed
+    for one that is not part of the package. Raises InputError for a run, step or knob that cannot be forked.
+    """
+    past = past_of(record, run, step, study)
+    stop = past.steps if steps is None else steps
+    if stop <= step:
+        raise InputError(f"steps is {stop}, which is not after the fork at step {step}; give a larger number.")
+    before = past.row_for(step)
+    after = before | _checked(past.study, knobs)
+    state = state_at(past, record.encoding.get("source"), step, progress)
+    states = {PARENT: state, CHILD: adapted(past, state, before, after)}
+    ready = plan(past.study, [before, after], stop, start=step, states=states, **past.settings())
+    ready.schema.attrs.update(provenance(past.study, ready))
+    both = blank(ready.schema)
+    for item in stream(ready):
+        if not isinstance(item, Kept):
+            fill(both, item)
+    changed = [Change(0, step, name, before[name], after[name], parent=run) for name in after if after[name] != before[name]]
+    parent, child = _alone(both, PARENT, past, []), _alone(both, CHILD, past, changed)
+    parent.attrs["deviation"] = json.dumps(deviation(record, parent, run))
+    return parent, child
+
+
+def state_at(past: Past, source: str | None, step: int, progress: bool | None = None) -> Any:
+    """The state of a past run before update `step`: kept, or computed again from the nearest earlier one."""
+    state, at = _nearest(past, source, step)
+    for turn in [*sorted({c.step for c in past.changes if at < c.step < step}), step]:
+        row, following = past.row_for(at), past.row_for(turn)
+        if at < turn:
+            state = _advanced(past, row, state, at, turn, progress)
+        if turn < step:
+            state = adapted(past, state, row, following)
+        at = turn
+    return state
+
+
+def adapted(past: Past, state: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
+    """The state carried from one row of knobs to another; InputError with the reason where it cannot be."""
+    known = specs(past.study.knobs)
+    static = [name for name, spec in known.items() if not spec.is_lane and before[name] != after[name]]
+    if not static:
+        return state
+    learner, name = past.study.learner, static[0]
+    if known[name].acts == "shape" or not hasattr(learner, "adapt"):
+        why = "is fixed for a run" if known[name].acts == "shape" else "cannot change while this learner trains"
+        raise InputError(f"Knob {name!r} {why} (here {before[name]!r}); begin a new run with {name}={after[name]!r} instead of forking.")
+    knobs = past.study.knobs(**{k: after[k] for k in known})
+    shared = prepared(past.study, knobs, past.device, past.dtype)
+    key = noise.fold(noise.key_of(before["seed"], device=past.device), "init")
+    return cast(learner.adapt(state, key, knobs, shared), past.dtype)
+
+
+def deviation(record: xr.DataTree, again: xr.DataTree, run: int) -> dict[str, float]:
+    """Per variable, the largest absolute difference of a run computed again from the same run of `record`."""
+    out = {}
+    for name in again.wb.variables:
+        if name not in record.wb or "step" not in again.wb[name].dims:
+            continue
+        stored, new = record.wb[name].isel(run=run), again.wb[name].isel(run=0)
+        stored, new = xr.align(stored.reset_coords(drop=True), new.reset_coords(drop=True), join="inner")
+        out[name] = float(abs(stored - new).max()) if stored.size else float("nan")
+    return out
+
+
+def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Past:
+    """What a record tells of one of its runs; InputError if it has no such run or step."""
+    runs, steps, start = record.sizes["run"], int(record.attrs["steps"]), int(record.attrs["start"])
+    if not 0 <= run < runs:
+        raise InputError(f"There is no run {run}; the record has runs 0 to {runs - 1}.")
+    if not start <= step < steps:
+        raise InputError(f"Step {step} is outside the record, which trains from step {start} to {steps}; fork from {start} to {steps - 1}.")
+    study = study or find(record.attrs["study"])
+    changes = _changes(record, run)
+    row = {name: spec.check(record[name].values[run]) for name, spec in axes(study.knobs).items()}
+    row |= {c.knob: c.old for c in reversed(changes) if c.step <= start}
+    layouts = json.loads(record.attrs["layouts"])
+    layout = next(name for name, members in layouts.items() if run in members)
+    device = torch.device("cpu" if record.attrs["device"].startswith("cpu") else "cuda")
+    return Past(study, run, row, changes, steps, layout, device, DTYPES[record.attrs["dtype"]])
+
+
+def _changes(record: xr.DataTree, run: int) -> list[Change]:
+    t = record["timeline"].to_dataset(inherit=False)
+    columns = (t[name].values.tolist() for name in ("changed_run", "at_step", "knob", "old", "new", "parent"))
+    found = [Change(r, s, k, json.loads(old), json.loads(new), p) for r, s, k, old, new, p in zip(*columns, strict=True) if r == run]
+    return sorted(found, key=lambda c: c.step)
+
+
+def _checked(study: Study, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    known = specs(study.knobs)
+    for name, value in knobs.items():
+        if name not in known:
+            raise unknown("knob", name, known)
+        if known[name].acts == "start":
+            raise InputError(f"Knob {name!r} acts when a run begins and cannot be forked; begin a new run with {name}={value!r}.")
+    return {name: known[name].check(value) for name, value in knobs.items()}
+
+
+def _nearest(past: Past, source: str | None, step: int) -> tuple[Any, int]:
+    first = plan(past.study, [past.row_for(0)], past.steps, **past.settings())
+    state = initial_state(first.cohorts[0], 0, first.setting)
+    kept = checkpoints.nearest(checkpoints.folder_of(source), past.run, step) if source else None
+    if kept is None:
+        return state, 0
+    at, path = kept
+    here = plan(past.study, [past.row_for(at)], past.steps, **past.settings())
+    return checkpoints.load_state(path, past.run, initial_state(here.cohorts[0], 0, here.setting)), at
+
+
+def _advanced(past: Past, row: Mapping[str, Any], state: Any, start: int, stop: int, progress: bool | None) -> Any:
+    ready = plan(past.study, [row], past.steps, start=start, states={0: state}, **past.settings())
+    with ProgressBar(1, start, stop, progress, label=f"run {past.run} again to step {stop}") as bar:
+        for item in stream(ready, until=stop):
+            if isinstance(item, Kept):
+                return item.states[0]
+            if isinstance(item, Progress):
+                bar.update(item)
+    raise AssertionError("a stream that stops early ends with the states there")
+
+
+def _alone(both: xr.DataTree, which: int, past: Past, changed: Sequence[Change]) -> xr.DataTree:
+    nodes = {name: node.to_dataset(inherit=False) for name, node in both.children.items()}
+    nodes = {name: node.isel(run=[which]) if "run" in node.dims else node for name, node in nodes.items()}
+    root = both.to_dataset().isel(run=[which]).assign_coords(run=[0])
+    nodes["timeline"] = timeline([*(replace(c, run=0) for c in past.changes), *changed])
+    one = xr.DataTree.from_dict({"/": root, **{k: n.assign_coords(run=[0]) if "run" in n.dims else n for k, n in nodes.items()}})
+    one.attrs |= {"layouts": json.dumps({past.layout: [0]}), "design": Design(()).to_json()}
+    return with_events(one, past.study.events)

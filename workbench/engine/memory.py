@@ -1,0 +1,79 @@
+"""How many lanes fit: a stated memory budget, and what one lane's step needs."""
+
+import math
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+CGROUP = Path("/sys/fs/cgroup")
+SHARE = 0.5
+
+
+def free_bytes(device: torch.device, cgroup: Path = CGROUP) -> int:
+    """Memory that may be taken: the device's free memory, and no more than what a container's limit leaves."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(psutil.virtual_memory().available, _left_in_container(cgroup))
+
+
+def default_budget(device: torch.device) -> int:
+    """Half of what is free, in bytes."""
+    return int(SHARE * free_bytes(device))
+
+
+def chunk_size(runs: int, at_rest: int, in_flight: int, budget: int) -> int:
+    """Lanes to advance at once, so that all runs at rest and one chunk in flight fit into `budget` bytes; at least one."""
+    fitting = max(1, (budget - runs * at_rest) // max(1, in_flight))
+    return math.ceil(runs / math.ceil(runs / fitting))
+
+
+def peak_bytes(fn: Callable[[], Any]) -> int:
+    """The largest number of bytes that tensors made by `fn` held at one moment."""
+    with _Meter() as meter:
+        fn()
+    return meter.peak
+
+
+class _Meter(TorchDispatchMode):
+    """Counts the bytes of live storages that were created while it is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for x in tree_leaves(out):
+            if isinstance(x, Tensor):
+                self._count(x.untyped_storage(), given)
+        return out
+
+    def _count(self, storage: Any, given: set[int]) -> None:
+        mark = storage._cdata
+        if mark in given or mark in self.live:
+            return
+        self.live[mark] = storage.nbytes()
+        self.now += self.live[mark]
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, mark)
+
+    def _forget(self, mark: int) -> None:
+        self.now -= self.live.pop(mark, 0)
+
+
+def _left_in_container(cgroup: Path) -> float:
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            return max(0, int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return math.inf

@@ -1,0 +1,178 @@
+"""Running a design: the stream consumed into a record, a growing store and a progress bar."""
+
+import hashlib
+import inspect
+import json
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import xarray as xr
+
+from .. import __version__
+from ..catalogue import find
+from ..design import Design, grid
+from ..errors import InputError
+from ..progress import ProgressBar
+from ..record import blank, fill, save, with_events, writable
+from ..schema import Progress
+from ..store import Store, partial_path
+from ..study import Study
+from . import checkpoints
+from .stream import Kept, Plan, fastest_device, plan, stream
+
+FLUSH_SECONDS = 2.0
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def run(
+    study: str | Study,
+    *,
+    budget: str | None = None,
+    preset: str | None = None,
+    steps: int | None = None,
+    probes: Sequence[str] = (),
+    out: str | Path | None = None,
+    keep: int | None = None,
+    device: str = "auto",
+    dtype: Literal["float32", "float64"] = "float32",
+    mode: Literal["auto", "lanes", "loop"] = "auto",
+    memory: float | None = None,
+    progress: bool | None = None,
+    overwrite: bool = False,
+    **axes: Any,
+) -> xr.DataTree:
+    """Train every run of a design and return its record.
+
+    `axes` are knobs and `seed`, each a value or several, crossed; they replace the same axes of `budget`'s design and of the
+    `preset`. `steps` is the number of updates; `probes` names optional probes to add. With `out` the record is written there
+    (growing in `out`.partial.zarr meanwhile), with `keep` the states at multiples of that many steps too. `memory` is the budget
+    in bytes (default: half of what is free). `mode` and `device` are chosen by measurement unless given.
+
+    An interrupt ends the run: the record so far is returned with a warning. Raises InputError for anything that cannot be run.
+    """
+    study = find(study) if isinstance(study, str) else study
+    design = designed(study, budget, preset, axes)
+    steps = _steps(study, budget, steps)
+    if keep is not None and out is None:
+        raise InputError("Kept states are files beside the record; give out= together with keep=.")
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    if out is not None:
+        writable(out, overwrite=overwrite)
+    settings = dict(probes=probes, mode=mode, dtype=DTYPES[dtype], memory_budget=None if memory is None else int(memory))
+    rows = design.rows(study.knobs)
+    ready = plan(study, rows, steps, device=_device(device, study, rows, steps, settings), **settings)
+    attrs = provenance(study, ready) | {"design": design.to_json(), "memory_budget": ready.budget}
+    return _consume(ready, attrs, out, keep, progress, overwrite)
+
+
+def designed(study: Study, budget: str | None, preset: str | None, axes: Mapping[str, Any]) -> Design:
+    """The runs that a budget, a preset and axes describe together; later ones win."""
+    grids = study.budget(budget).design.grids if budget else ({},)
+    start = study.preset(preset).knobs if preset else {}
+    return Design(tuple(grid(**{**start, **each, **axes}).grids[0] for each in grids))
+
+
+def _steps(study: Study, budget: str | None, steps: Any) -> int:
+    steps = study.budget(budget or "demo").steps if steps is None else steps
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps is {steps!r}; it must be a whole number, at least 1.")
+    return steps
+
+
+def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps: int, settings: Mapping[str, Any]) -> torch.device:
+    if device == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        few = rows[:8]
+        return fastest_device([plan(study, few, steps, device=torch.device(d), **settings) for d in ("cpu", "cuda")])
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}); choose auto, cpu or cuda.") from error
+    return found
+
+
+def provenance(study: Study, ready: Plan) -> dict[str, Any]:
+    """Where a record comes from: study, source, versions, device, command, time."""
+    module = sys.modules.get(study.module)
+    source = inspect.getsource(module) if module and getattr(module, "__file__", None) else ""
+    versions = {"workbench": __version__, "torch": torch.__version__, "xarray": xr.__version__, "python": platform.python_version()}
+    return {
+        "study": study.name,
+        "title": study.title,
+        "source_sha256": hashlib.sha256(source.encode()).hexdigest(),
+        "versions": json.dumps(versions),
+        "device": _device_name(ready.setting.device),
+        "dtype": str(ready.setting.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "start": ready.start,
+        "command": _command(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
+
+
+def _command() -> str:
+    name = Path(sys.argv[0]).name
+    return " ".join(["workbench", *sys.argv[1:]]) if name in ("__main__.py", "workbench") else "wb.run"
+
+
+def _consume(ready: Plan, attrs: dict[str, Any], out: str | Path | None, keep: int | None, show: bool | None, overwrite: bool) -> xr.DataTree:
+    ready.schema.attrs.update(attrs)
+    record = blank(ready.schema)
+    store = Store(record, partial_path(out)) if out is not None else None
+    began, interrupted = time.perf_counter(), False
+    try:
+        _fill_from(ready, record, store, out, keep, show)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        if store:
+            store.flush()
+    record.attrs["seconds"] = round(time.perf_counter() - began, 2)
+    record.attrs["layouts"] = json.dumps({name: [r for r, n in ready.layouts.items() if n == name] for name in set(ready.layouts.values())})
+    if interrupted:
+        return _interrupted(record, store)
+    record = with_events(record, ready.study.events)
+    if store and out is not None:
+        save(record, out, overwrite=overwrite)
+        store.remove()
+        record.encoding["source"] = str(out)
+    return record
+
+
+def _fill_from(ready: Plan, record: xr.DataTree, store: Store | None, out: str | Path | None, keep: int | None, show: bool | None) -> None:
+    flushed = time.monotonic()
+    with ProgressBar(ready.runs, ready.start, ready.setting.steps, show) as bar:
+        for item in stream(ready, keep=keep):
+            if isinstance(item, Kept):
+                checkpoints.save_states(checkpoints.folder_of(out), item.step, dict(zip(item.runs, item.states, strict=True)))
+                continue
+            fill(record, item)
+            if isinstance(item, Progress):
+                bar.update(item)
+            if store:
+                store.note(item)
+                if time.monotonic() - flushed > FLUSH_SECONDS:
+                    store.flush()
+                    flushed = time.monotonic()
+
+
+def _interrupted(record: xr.DataTree, store: Store | None) -> xr.DataTree:
+    done = int(record["events"]["steps_done"].min())
+    where = f"; it stands in {store.path}" if store else ""
+    record.attrs["interrupted"] = 1
+    warnings.warn(f"Interrupted after {done} of {record.attrs['steps']} steps; what was measured is returned{where}.", stacklevel=4)
+    return record

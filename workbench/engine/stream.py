@@ -1,0 +1,206 @@
+"""The engine as a generator: plan a design, then yield what its runs measure, stretch by stretch."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import noise
+from ..knobs import specs
+from ..schema import Progress, Schema, Slab, Variable
+from ..study import Study, phase_starts
+from . import memory
+from .chunks import Chunk, Setting
+from .cohorts import Cohort, cohorts_of
+from .lanes import LAYOUTS, Layout, Looped, Vectorised, cast, size_in_bytes
+
+FIRST_STRETCH, LONGEST_STRETCH, TARGET_SECONDS = 10, 200, 0.3
+_ONE_AT_A_TIME = RLock()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The states of some runs before update `step`, with their knobs and labels."""
+
+    step: int
+    runs: tuple[int, ...]
+    states: tuple[Any, ...]
+
+
+@dataclass
+class Plan:
+    """A design made ready to run: its cohorts, and the schema of the record it will fill."""
+
+    study: Study
+    cohorts: Sequence[Cohort]
+    schema: Schema
+    setting: Setting
+    mode: Literal["auto", "lanes", "loop"]
+    budget: int
+    start: int = 0
+    states: Mapping[int, Any] = field(default_factory=dict)
+    layouts: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.schema.rows)
+
+
+def plan(
+    study: Study,
+    rows: Sequence[Mapping[str, Any]],
+    steps: int,
+    *,
+    probes: Sequence[str] = (),
+    mode: Literal["auto", "lanes", "loop"] = "auto",
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    memory_budget: int | None = None,
+    start: int = 0,
+    states: Mapping[int, Any] | None = None,
+) -> Plan:
+    """Group the rows into cohorts and work out the record's schema; trains nothing.
+
+    `memory_budget` is in bytes (default: half of what is free). With `start` and `states` (one per run) the runs go on from there.
+    """
+    device = device or torch.device("cpu")
+    measured = study.probes_named(probes)
+    cohorts = cohorts_of(study, rows, measured, device, dtype)
+    schema = Schema(
+        rows=rows,
+        columns={name: dict(units=spec.units, long_name=spec.doc) for name, spec in specs(study.knobs).items()},
+        variables=[Variable(p.name, p.every, p.dims, p.dtype, p.attrs) for p in measured],
+        labels=_union([cohort.labels for cohort in cohorts]),
+        phases=phase_starts(study.phases, steps),
+        start=start,
+        stop=steps,
+        attrs={},
+    )
+    budget = memory_budget if memory_budget is not None else memory.default_budget(device)
+    return Plan(study, cohorts, schema, Setting(steps, device, dtype), mode, budget, start, states or {})
+
+
+def stream(plan: Plan, *, keep: int | None = None, until: int | None = None) -> Iterator[Slab | Progress | Kept]:
+    """Train all runs of a plan side by side; yields slabs of measured numbers, progress, and states at multiples of `keep`.
+
+    With `until` it stops before that update, and yields the states there.
+    """
+    with _ONE_AT_A_TIME, torch.no_grad():
+        chunks = [chunk for cohort in plan.cohorts for chunk in _chunks(plan, cohort)]
+    step, length, end = plan.start, FIRST_STRETCH, plan.setting.steps if until is None else until
+    while True:
+        if (keep and step % keep == 0) or step == until:
+            yield from (Kept(step, chunk.runs, chunk.run_states()) for chunk in chunks)
+        if step == end:
+            return
+        stop = min(_aligned(step, length, keep), end)
+        began = time.perf_counter()
+        chunks = yield from _advance_all(chunks, step, stop)
+        length = _next_length(length, time.perf_counter() - began)
+        step = stop
+
+
+def _advance_all(chunks: list[Chunk], start: int, stop: int) -> Iterator[Any]:
+    waiting = [(chunk, start) for chunk in chunks]
+    done: list[Chunk] = []
+    while waiting:
+        chunk, first = waiting.pop(0)
+        for item in _locked(chunk.advance(first, stop)):
+            yield item
+        if chunk.out_of_memory_at is None:
+            done.append(chunk)
+            continue
+        if chunk.setting.device.type == "cuda":
+            torch.cuda.empty_cache()
+        waiting[:0] = [(half, chunk.out_of_memory_at) for half in chunk.halves()]
+    return done
+
+
+def _locked(items: Iterator[Any]) -> Iterator[Any]:
+    """Taps live in one module-level list, so two threads must not trace or step at the same time."""
+    while True:
+        with _ONE_AT_A_TIME, torch.no_grad():
+            item = next(items, None)
+        if item is None:
+            return
+        yield item
+
+
+def _chunks(plan: Plan, cohort: Cohort) -> list[Chunk]:
+    states = [plan.states[run] if run in plan.states else initial_state(cohort, i, plan.setting) for i, run in enumerate(cohort.runs)]
+    layout = _layout(plan, cohort, states)
+    plan.layouts.update(dict.fromkeys(cohort.runs, layout.name))
+    alone = Chunk(cohort, [0], states[:1], layout, plan.setting)
+    in_flight = memory.peak_bytes(lambda: alone.step(plan.start)) if len(states) > 1 else 0
+    size = memory.chunk_size(len(states), size_in_bytes(states[0]), in_flight, plan.budget - _at_rest_elsewhere(plan, cohort, states[0]))
+    groups = [range(i, min(i + size, len(states))) for i in range(0, len(states), size)]
+    return [Chunk(cohort, group, [states[i] for i in group], layout, plan.setting) for group in groups]
+
+
+def _at_rest_elsewhere(plan: Plan, cohort: Cohort, state: Any) -> int:
+    return (plan.runs - len(cohort.runs)) * size_in_bytes(state)
+
+
+def initial_state(cohort: Cohort, position: int, setting: Setting) -> Any:
+    """The state of one run before its first step."""
+    key = noise.fold(noise.key_of(cohort.seeds[position], device=setting.device), "init")
+    lanes = {name: _number(values[position], cohort, setting) for name, values in cohort.lanes.items()}
+    with setting.device:
+        return cast(cohort.study.learner.init(key, cohort.knobs.filled(lanes), cohort.shared), setting.dtype)
+
+
+def _number(value: Any, cohort: Cohort, setting: Setting) -> Tensor | Any:
+    return torch.tensor(value, dtype=setting.dtype, device=setting.device) if getattr(cohort.study.learner, "lanes", True) else value
+
+
+def _layout(plan: Plan, cohort: Cohort, states: Sequence[Any]) -> Layout:
+    if not getattr(cohort.study.learner, "lanes", True) or len(states) == 1 and plan.mode == "auto":
+        return Looped
+    if plan.mode != "auto":
+        return LAYOUTS[plan.mode]
+    few = list(range(min(8, len(states))))
+    seconds = {layout: _seconds(Chunk(cohort, few, [states[i] for i in few], layout, plan.setting)) for layout in (Vectorised, Looped)}
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _seconds(chunk: Chunk, repeats: int = 3) -> float:
+    """Seconds of the fastest of some updates; nothing is kept of them."""
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        chunk.step(1)
+        if chunk.setting.device.type == "cuda":
+            torch.cuda.synchronize(chunk.setting.device)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _aligned(step: int, length: int, keep: int | None) -> int:
+    stop = step - step % 10 + max(10, length)
+    return min(stop, step - step % keep + keep) if keep else stop
+
+
+def _next_length(length: int, seconds: float) -> int:
+    if seconds < TARGET_SECONDS / 2:
+        return min(2 * length, LONGEST_STRETCH)
+    return max(FIRST_STRETCH, length // 2) if seconds > 2 * TARGET_SECONDS else length
+
+
+def _union(all_labels: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, list[Any]]:
+    union: dict[str, dict[Any, None]] = {}
+    for labels in all_labels:
+        for dim, values in labels.items():
+            union.setdefault(dim, {}).update(dict.fromkeys(values))
+    return {dim: sorted(values) if all(isinstance(v, int) for v in values) else list(values) for dim, values in union.items()}
+
+
+def fastest_device(plans: Sequence[Plan]) -> torch.device:
+    """The device of the plan whose first cohort makes an update in the least time."""
+    with _ONE_AT_A_TIME, torch.no_grad():
+        seconds = [_seconds(_chunks(each, each.cohorts[0])[0]) for each in plans]
+    return plans[seconds.index(min(seconds))].setting.device

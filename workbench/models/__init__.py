@@ -1,0 +1,30 @@
+"""Models: plain modules built as shells, their initial values, and how to call them with values from a run's state."""
+
+from .convnet import Convnet, Convolutional
+from .initialize import Initialization, Rule, initialize, roles
+from .mlp import MLP, Perceptron
+from .parts import effective_weights, log_z, logit_scale
+from .shell import apply, build
+from .transformer import Context, Decoder, Patches, Transformer, VisionTransformer, rate_scales
+
+__all__ = [
+    "MLP",
+    "Context",
+    "Convnet",
+    "Convolutional",
+    "Decoder",
+    "Initialization",
+    "Patches",
+    "Perceptron",
+    "Rule",
+    "Transformer",
+    "VisionTransformer",
+    "apply",
+    "build",
+    "effective_weights",
+    "initialize",
+    "log_z",
+    "logit_scale",
+    "rate_scales",
+    "roles",
+]

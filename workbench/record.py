@@ -1,0 +1,226 @@
+"""Records: one labelled DataTree per experiment, how it grows, is saved, is opened and is read.
+
+Root: the `run` axis with `seed` and every knob as coordinates, provenance as attributes. One child per clock (`every_1`,
+`every_10`, ...) with its own `step`; `events` holds numbers per run, `timeline` the changes made while training.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .dims import DIMS
+from .errors import InputError, unknown
+from .schema import VERSION, Change, Progress, Schema, Slab, ticks
+
+MARK = "stability-workbench"
+DIGITS = 4
+TIMELINE = {
+    "changed_run": "run that was changed",
+    "at_step": "the change acts from this update on",
+    "parent": "run forked from, in the record it came from (-1: changed in place)",
+    "knob": "knob that was changed",
+    "old": "value before, as JSON",
+    "new": "value after, as JSON",
+}
+
+
+def blank(schema: Schema) -> xr.DataTree:
+    """The record that a schema describes, nothing measured yet: NaN everywhere, no updates made."""
+    nodes = {f"/every_{clock}": _node(schema, clock) for clock in schema.clocks()}
+    runs = len(schema.rows)
+    nodes["/events"] = xr.Dataset(
+        {
+            "steps_done": ("run", np.full(runs, schema.start), _attrs("updates made", "step")),
+            "diverged_step": ("run", np.full(runs, np.nan), _attrs("first step with a non-finite loss or parameter (NaN: none)", "step")),
+        }
+    )
+    nodes["/timeline"] = timeline(())
+    return xr.DataTree.from_dict({"/": _root(schema), **nodes})
+
+
+def timeline(changes: Sequence[Change]) -> xr.Dataset:
+    """The node of changes made while training, one entry a change."""
+    texts = {"knob": [c.knob for c in changes], "old": [json.dumps(c.old) for c in changes], "new": [json.dumps(c.new) for c in changes]}
+    numbers = {"changed_run": [c.run for c in changes], "at_step": [c.step for c in changes], "parent": [c.parent for c in changes]}
+    columns = {k: np.array(v, "int64") for k, v in numbers.items()} | {k: np.array(v, "<U64") for k, v in texts.items()}
+    return xr.Dataset({name: ("change", values, _attrs(TIMELINE[name])) for name, values in columns.items()})
+
+
+def _root(schema: Schema) -> xr.Dataset:
+    coords: dict[str, Any] = {"run": ("run", np.arange(len(schema.rows)), _attrs(DIMS["run"]))}
+    for name in schema.rows[0]:
+        meta = schema.columns.get(name, dict(units="1", long_name=name))
+        coords[name] = ("run", np.array([row[name] for row in schema.rows]), dict(meta))
+    return xr.Dataset(coords=coords, attrs={"format": MARK, "schema_version": VERSION, "steps": schema.stop, **schema.attrs})
+
+
+def _node(schema: Schema, clock: int) -> xr.Dataset:
+    steps = ticks(clock, schema.start, schema.stop)
+    variables = [v for v in schema.variables if v.clock == clock]
+    data = {}
+    for v in variables:
+        shape = (len(schema.rows), len(steps), *(len(schema.labels[d]) for d in v.dims))
+        data[v.name] = (("run", "step", *v.dims), _empty(shape, v.dtype), dict(v.attrs))
+    used = dict.fromkeys(dim for v in variables for dim in v.dims)
+    coords: dict[str, Any] = {dim: (dim, list(schema.labels[dim]), _attrs(DIMS[dim])) for dim in used}
+    coords["step"] = ("step", steps, _attrs(DIMS["step"], "step"))
+    if len(schema.phases) > 1:
+        names = [[name for name, first in schema.phases if first <= min(s, schema.stop - 1)][-1] for s in steps]
+        coords["phase"] = ("step", names, _attrs("stretch of the run"))
+    return xr.Dataset(data, coords)
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    return np.full(shape, np.nan, dtype) if np.issubdtype(np.dtype(dtype), np.floating) else np.zeros(shape, dtype)
+
+
+def _attrs(long_name: str, units: str = "") -> dict[str, str]:
+    return {"long_name": long_name} | ({"units": units} if units else {})
+
+
+def fill(record: xr.DataTree, item: Slab | Progress) -> None:
+    """Write what the engine measured into the record."""
+    if isinstance(item, Progress):
+        events = record["events"].dataset
+        events["steps_done"].values[list(item.runs)] = item.done
+        diverged = np.array(item.diverged, float)
+        events["diverged_step"].values[list(item.runs)] = np.where(diverged >= 0, diverged, np.nan)
+        return
+    node = record[f"every_{item.clock}"].dataset
+    first = int(np.searchsorted(node["step"].values, item.steps[0]))
+    for name, values in item.values.items():
+        dims = node[name].dims[2:]
+        places = [node.indexes[dim].get_indexer(list(item.labels[dim])) for dim in dims]
+        where = np.ix_(list(item.runs), range(first, first + len(item.steps)), *places)
+        node[name].values[where] = values
+
+
+def with_nodes(record: xr.DataTree, **nodes: xr.Dataset) -> xr.DataTree:
+    """A copy of the record with some nodes replaced."""
+    return xr.DataTree.from_dict({"/": record.to_dataset(), **{k: n.to_dataset(inherit=False) for k, n in record.children.items()}, **nodes})
+
+
+def with_events(record: xr.DataTree, events: Iterable[Any]) -> xr.DataTree:
+    """The record with a study's events read off its curves."""
+    node = record["events"].to_dataset(inherit=False)
+    for event in events:
+        node[event.name] = ("run", np.asarray(event.fn(record), float), _attrs(event.doc, event.units))
+    return with_nodes(record, events=node)
+
+
+def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwrite: bool = False) -> Path:
+    """Write a record as one NetCDF file; `rounded` keeps 4 significant digits of every curve, as shipped records do.
+
+    Raises InputError if the path exists (unless `overwrite`) or cannot be written. An existing file is replaced only at the end.
+    """
+    path = writable(path, overwrite=overwrite)
+    encoding = {f"/{name}": {v: _encoding(da, rounded) for v, da in node.data_vars.items()} for name, node in record.children.items()}
+    partial = path.with_name(f".{path.name}.writing")
+    try:
+        record.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _encoding(da: xr.DataArray, rounded: bool) -> dict[str, Any]:
+    if da.dtype.kind not in "fiu" or not da.size:
+        return {}
+    encoding: dict[str, Any] = dict(zlib=True, complevel=6, shuffle=True)
+    if rounded and da.dtype.kind == "f":
+        encoding |= dict(significant_digits=DIGITS, quantize_mode="GranularBitRound")
+    return encoding
+
+
+def writable(path: str | Path, *, overwrite: bool = False) -> Path:
+    """`path`, if a new file can be made there; InputError otherwise."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"Output {str(path)!r} exists; give another name or move it away, nothing is overwritten.")
+    if path.is_dir():
+        raise InputError(f"Output {str(path)!r} is a directory; give the name of a file.")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"Output {str(path)!r} cannot be written: {str(folder)!r} is not a writable directory; give another place.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@xr.register_datatree_accessor("wb")
+class Accessor:
+    """`record.wb`: variables by name with the knobs attached, and the hypercube over swept knobs."""
+
+    def __init__(self, tree: xr.DataTree) -> None:
+        self._tree = tree
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of all measured variables and events."""
+        return [name for node in self._nodes() for name in node.data_vars]
+
+    @property
+    def knobs(self) -> list[str]:
+        """Names of `seed` and the knobs, the coordinates of the run axis."""
+        return [name for name in self._tree.coords if name != "run"]
+
+    @property
+    def varied(self) -> list[str]:
+        """The knobs that differ between runs."""
+        return [name for name in self.knobs if len(np.unique(self._tree[name].values)) > 1]
+
+    @property
+    def runs(self) -> Any:
+        """A table of the runs: varied knobs and events, as a pandas DataFrame."""
+        events = self._tree["events"].to_dataset(inherit=False)
+        return xr.merge([self._tree.to_dataset()[self.varied].reset_coords(), events]).to_dataframe()
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        for node in self._nodes():
+            if name in node.data_vars:
+                return node[name].assign_coords(self._tree.to_dataset().coords)
+        raise unknown("variable", name, self.variables)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.variables
+
+    def where(self, **knobs: Any) -> xr.DataTree:
+        """The record of the runs with these knob values (a value or several)."""
+        keep = np.ones(self._tree.sizes["run"], bool)
+        for name, values in knobs.items():
+            if name not in self.knobs:
+                raise unknown("knob", name, self.knobs)
+            keep &= np.isin(self._tree[name].values, np.atleast_1d(values))
+        if not keep.any():
+            raise InputError(f"No run has {', '.join(f'{k} = {v!r}' for k, v in knobs.items())}; see record.wb.runs.")
+        chosen = np.flatnonzero(keep)
+        nodes = {k: n.to_dataset(inherit=False) for k, n in self._tree.children.items()}
+        return xr.DataTree.from_dict(
+            {"/": self._tree.to_dataset().isel(run=chosen), **{k: n.isel(run=chosen) if "run" in n.dims else n for k, n in nodes.items()}}
+        )
+
+    def cube(self, name: str, *axes: str) -> xr.DataArray:
+        """The variable with one dimension per named knob instead of `run`.
+
+        Every knob that varies must be among `axes`; take a part of the record with `where` first.
+        """
+        for axis in axes:
+            if axis not in self.knobs:
+                raise unknown("knob", axis, self.knobs)
+        if missing := [k for k in self.varied if k not in axes]:
+            raise InputError(f"Knob {missing[0]!r} varies too; add it to the axes or choose a value with record.wb.where({missing[0]}=...).")
+        values = self[name]
+        constant = [k for k in self.knobs if k not in axes]
+        values = values.drop_vars(["run", *constant]).assign_coords({k: self._tree[k].values[0] for k in constant})
+        return values.set_index(run=list(axes)).unstack("run") if len(axes) > 1 else values.swap_dims(run=axes[0])
+
+    def _nodes(self) -> list[xr.Dataset]:
+        return [node.to_dataset() for name, node in self._tree.children.items() if name != "timeline"]
+

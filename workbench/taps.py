@@ -1,0 +1,88 @@
+"""Taps: the one hole in a model. Probes read a named tensor there, edits change it there.
+
+A model calls `tap("0.logits", x)` and goes on with what it gets back. Outside `recording` that is x itself. The innermost
+recording is held in a plain module-level list, which torch.compile can trace (it cannot trace a ContextVar).
+"""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from torch import Tensor
+
+Edit = Callable[[Tensor, Any], Tensor]
+
+
+class Frame:
+    """What one forward pass left behind: `seen` tensors by tap name, `kept` new buffer values by buffer name."""
+
+    def __init__(self, edits: Mapping[str, Edit], knobs: Any) -> None:
+        self.edits, self.knobs = edits, knobs
+        self.seen: dict[str, Tensor] = {}
+        self.kept: dict[str, Tensor] = {}
+        self.prefix = ""
+
+
+_frames: list[Frame] = []
+
+
+class recording:
+    """`with recording(edits, knobs) as frame:` gathers the taps of the passes inside; `edits` maps a tap's last word to an edit."""
+
+    def __init__(self, edits: Mapping[str, Edit] | None = None, knobs: Any = None) -> None:
+        self.frame = Frame(edits or {}, knobs)
+
+    def __enter__(self) -> Frame:
+        _frames.append(self.frame)
+        return self.frame
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _frames.pop()
+
+
+class scope:
+    """`with scope("fake"):` prefixes the names of taps inside with `fake/`."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.before = name, ""
+
+    def __enter__(self) -> Self:
+        if _frames:
+            self.before = _frames[-1].prefix
+            _frames[-1].prefix = f"{self.before}{self.name}/"
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if _frames:
+            _frames[-1].prefix = self.before
+
+
+def tap(name: str, x: Tensor) -> Tensor:
+    """Let probes see `x` under `name` and edits change it. A name may occur once in a recording; loops pass an index."""
+    if not _frames:
+        return x
+    frame = _frames[-1]
+    full = frame.prefix + name
+    if full in frame.seen:
+        raise ValueError(f"Tap {full!r} occurs twice in one pass; put the loop's index into its name or wrap the pass in scope().")
+    edit = frame.edits.get(last_word(name))
+    x = x if edit is None else edit(x, frame.knobs)
+    frame.seen[full] = x
+    return x
+
+
+def keep(name: str, value: Tensor) -> None:
+    """Hand a buffer's new value (BatchNorm statistics, power-iteration vectors) to the learner, which puts it into the state."""
+    if _frames:
+        _frames[-1].kept[name] = value
+
+
+def last_word(name: str) -> str:
+    """`logits` of `fake/0.logits`."""
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[-1]
+
+
+def by_layer(seen: Mapping[str, Tensor], word: str, prefix: str = "") -> list[Tensor]:
+    """The tensors tapped as `prefix0.word`, `prefix1.word`, ... in that order."""
+    found = {name: x for name, x in seen.items() if name.startswith(prefix) and last_word(name) == word}
+    return [found[name] for name in sorted(found, key=lambda n: int(n[len(prefix) :].split(".")[0]))]
