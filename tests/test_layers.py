@@ -27,9 +27,9 @@ LIBRARY = sorted(set(SOURCES.values()))
 
 
 def imported(path):
-    """The modules of the package that a file imports; a name that is no module comes from `__init__`."""
+    """The modules of the package that a file imports; a name that is no module comes from `__init__`, which is on top."""
     inside = {name.split(".")[1] for name in imports(path) if name.startswith("workbench.")}
-    return {name if name in LIBRARY else "__init__" for name in inside}
+    return {name if name in LIBRARY else "__init__" for name in inside - {"__version__"}}
 
 
 def files_of(module):

@@ -12,9 +12,9 @@ from torch.func import grad, grad_and_value, jvp, vmap
 
 from workbench import taps
 from workbench.errors import InputError
+from workbench.knobs import knob
 from workbench.models import (
     MLP,
-    Context,
     Convnet,
     Convolutional,
     Decoder,
@@ -39,8 +39,10 @@ KEY = key_of(3)
 PLACEMENTS = ("none", "post", "pre", "peri", "reordered")
 
 
-class Text(Transformer, Context, defaults={"context": 9}):
+class Text(Transformer):
     """Knobs of a small decoder."""
+
+    context: int = knob(9, doc="longest sequence")
 
 
 class Image(Transformer, Patches):
@@ -221,6 +223,15 @@ def test_switching_sigma_reparam_on_leaves_the_function_unchanged(sigma_init):
     torch.testing.assert_close(
         apply(switched, *initialize(switched, KEY, knobs, given=params), x), apply(shell, params, buffers, x), rtol=1e-10, atol=1e-10
     )
+
+
+def test_folding_sigma_reparam_away_leaves_the_function_unchanged():
+    shell, params, buffers = made(decoder, Text(sigma_reparam=True))
+    params, x = noisy(params), tokens(2, 9)
+    plain = build(decoder, Text()).double()
+    folded, none = initialize(plain, KEY, Text(), given=effective_weights(shell, params, buffers))
+    assert none == {} and not any(name.endswith("gamma") for name in folded)
+    torch.testing.assert_close(apply(plain, folded, none, x), apply(shell, params, buffers, x), rtol=1e-12, atol=1e-12)
 
 
 def test_adapting_a_diverged_lane_spares_its_neighbour():

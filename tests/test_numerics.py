@@ -235,7 +235,7 @@ def test_four_exponent_and_three_mantissa_bits_are_e4m3fn():
     assert edit(x, Settings(exponent_bits=4, mantissa_bits=3)).tolist()[0] == 448
     assert edit(x, Settings(exponent_bits=4, mantissa_bits=3)).isnan().tolist() == [False, True]
     assert edit(x, Settings(exponent_bits=4, mantissa_bits=2, saturate=True)).tolist() == [224, 224]
-    lanes = vmap(lambda m: edit(x, Settings().replace(exponent_bits=4, mantissa_bits=m, saturate=True)))(torch.tensor([2, 3, 4]))
+    lanes = vmap(lambda m: edit(x, Settings(exponent_bits=4, saturate=True).filled({"mantissa_bits": m})))(torch.tensor([2, 3, 4]))
     assert lanes.tolist() == [[224, 224], [448, 448], [248, 248]]
 
 

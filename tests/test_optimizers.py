@@ -1,5 +1,4 @@
 import math
-from collections import namedtuple
 
 import pytest
 import torch
@@ -163,7 +162,7 @@ def test_lanes_equal_the_loop(optimizer, kind):
     stacked = {name: torch.tensor(values, dtype=torch.float64) for name, values in LANES.items()}
 
     def trained(lane):
-        return ours(chosen(static), static.replace(**lane))[-1]
+        return ours(chosen(static), static.filled(lane))[-1]
 
     at_once = vmap(trained)(stacked)
     for run in range(3):
@@ -174,10 +173,8 @@ def test_lanes_equal_the_loop(optimizer, kind):
 def test_a_step_compiles_without_a_graph_break():
     static = Settings(schedule="cosine")
 
-    Applied = namedtuple("Applied", vars(static))
-
     def step(params, grads, state, lanes):
-        knobs = Applied(**(vars(static) | lanes))
+        knobs = static.filled(lanes)
         return chosen(static).update(grads, state, params, knobs, None, rate(knobs, state["count"]))
 
     params = {name: torch.stack([p, 2 * p]) for name, p in START.items()}

@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+import workbench
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 
@@ -110,4 +112,4 @@ def test_the_citation_names_this_version_and_licence():
         "title": PROJECT["name"],
         "license": PROJECT["license"],
     }
-    assert str(citation["version"]) == PROJECT["version"]
+    assert citation["version"] == workbench.__version__

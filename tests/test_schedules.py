@@ -89,7 +89,7 @@ def test_every_knob_may_be_a_lane(kind):
     stacked = {name: torch.tensor([lane[name] for lane in lanes]) for name in lanes[0]}
     settings = Settings(schedule=kind)
     for step in (0.0, 5.0, 12.0, 25.0, 99.0):
-        at_once = vmap(lambda knobs, s=step: rate(settings.replace(**knobs), torch.tensor(s)))(stacked)
+        at_once = vmap(lambda knobs, s=step: rate(settings.filled(knobs), torch.tensor(s)))(stacked)
         alone = [rate(settings.replace(**lane), torch.tensor(step)).item() for lane in lanes]
         assert at_once.tolist() == pytest.approx(alone, rel=1e-6)
         assert rate(settings, torch.tensor(int(step))) == rate(settings, torch.tensor(step))

@@ -241,6 +241,7 @@ def _picture(path: str) -> np.ndarray:
     """One image as uint8 (28, 28): first frame, upright, on black, in greys, scaled to fit and padded with black."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a damaged orientation tag does not spoil the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -264,7 +265,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     """Why, without the path that the sentence names already."""
-    return (getattr(error, "strerror", None) or str(error).partition(" '")[0] or type(error).__name__).lower().rstrip(".")
+    return (getattr(error, "strerror", None) or str(error).partition(" '")[0] or type(error).__name__).lower().rstrip(". ")
 
 
 def _sha256(*parts: str | np.ndarray) -> str:

@@ -20,13 +20,13 @@ def open_record(name: str | Path) -> xr.DataTree:
     that is not a whole record of this schema.
     """
     path = Path(name)
-    if not path.suffix and not path.exists():
-        path = _shipped(str(name))
     if not path.exists() and partial_path(path).exists():
         path = partial_path(path)
+    elif not path.suffix and not path.is_file():
+        path = _shipped(str(name))
     if not path.exists():
         raise InputError(f"There is no file {str(path)!r}; give the path of a record, or the name of a study that ships one.")
-    return _checked(_read(path), path)
+    return _read(path)
 
 
 def _shipped(name: str) -> Path:
@@ -44,7 +44,7 @@ def _read(path: Path) -> xr.DataTree:
         engine = "zarr" if path.is_dir() else "netcdf4"
         options = dict(consolidated=False) if engine == "zarr" else {}
         with xr.open_datatree(path, engine=engine, decode_times=False, **options) as tree:
-            _fits(tree, path)
+            _check(tree, path)
             loaded = tree.load()
     except InputError:
         raise
@@ -54,14 +54,8 @@ def _read(path: Path) -> xr.DataTree:
     return loaded
 
 
-def _fits(tree: xr.DataTree, path: Path) -> None:
-    size = sum(node.to_dataset(inherit=False).nbytes for node in tree.subtree)
-    if size > psutil.virtual_memory().available:
-        raise InputError(f"{str(path)!r} would take {size / 1e9:.1f} GB of memory, more than is free; open a part of it with xarray.")
-
-
-def _checked(tree: xr.DataTree, path: Path) -> xr.DataTree:
-    if tree.attrs.get("format") != MARK:
+def _check(tree: xr.DataTree, path: Path) -> None:
+    if str(tree.attrs.get("format")) != MARK:
         raise InputError(f"{str(path)!r} is not a record of this workbench; make one with wb.run(..., out=...) or `workbench run`.")
     found = int(tree.attrs.get("schema_version", 0))
     if found != VERSION:
@@ -70,4 +64,6 @@ def _checked(tree: xr.DataTree, path: Path) -> xr.DataTree:
     for part in ("events", "timeline"):
         if part not in tree.children:
             raise InputError(f"{str(path)!r} lacks the node {part!r} and is not a whole record; run the study again.")
-    return tree
+    size = sum(node.to_dataset(inherit=False).nbytes for node in tree.subtree)
+    if size > psutil.virtual_memory().available:
+        raise InputError(f"{str(path)!r} would take {size / 1e9:.1f} GB of memory, more than is free; open a part of it with xarray.")

@@ -1,41 +1,59 @@
-"""The progress bar of a run: how many runs, steps per second, time left, how many diverged."""
+"""The progress of a run: how many runs, steps per second, time left, how many diverged."""
 
 import sys
 import time
+from collections import deque
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress as Bar, TextColumn
 
 from .schema import Progress
 
+REMEMBERED = 100
+LINE_SECONDS = 10.0
+
 
 class ProgressBar:
-    """A bar over all updates of all runs, on standard error; `show=None` shows it on a terminal or in a notebook only."""
+    """A bar over all updates of all runs on a terminal or in a notebook, on standard error.
 
-    def __init__(self, runs: int, start: int, stop: int, show: bool | None = None, label: str = "") -> None:
+    Elsewhere `show=True` writes a line now and then, and `show=None` nothing; `show=False` is silent everywhere.
+    """
+
+    def __init__(self, runs: int, start: int, stop: int, show: bool | None = None) -> None:
         self.runs, self.start, self.done = runs, start, dict.fromkeys(range(runs), start)
         self.diverged: set[int] = set()
         self.total = runs * (stop - start)
-        self.began = time.perf_counter()
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[rate]:,.0f} steps/s"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[diverged]} diverged"),
-        )
-        self.bar = Bar(*columns, console=Console(stderr=True), disable=not (_is_watched() if show is None else show), transient=False)
-        self.task = self.bar.add_task(label or f"{runs} run{'s' * (runs != 1)}", total=self.total, rate=0.0, diverged=0)
+        self.seen = deque([(time.monotonic(), 0)], REMEMBERED)
+        self.in_lines = bool(show) and not _is_watched()
+        self.spoke = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"))
+        self.bar = Bar(*columns, console=Console(stderr=True), disable=show is False or not _is_watched())
+        self.task = self.bar.add_task(f"{runs} run{'s' * (runs != 1)}", total=self.total, text="")
 
     def update(self, item: Progress) -> None:
         """Take in how far some runs are."""
         self.done.update(dict.fromkeys(item.runs, item.done))
         self.diverged.update(run for run, step in zip(item.runs, item.diverged, strict=True) if step >= 0)
-        completed = sum(self.done.values()) - self.runs * self.start
-        rate = completed / max(time.perf_counter() - self.began, 1e-9)
-        self.bar.update(self.task, completed=completed, rate=rate, diverged=len(self.diverged))
+        self.seen.append((time.monotonic(), self.completed))
+        self.bar.update(self.task, completed=self.completed, text=self.text)
+        if self.in_lines and (time.monotonic() - self.spoke > LINE_SECONDS or self.completed == self.total):
+            self.spoke = time.monotonic()
+            print(f"{self.completed / self.total:4.0%} of {self.runs} run{'s' * (self.runs != 1)}: {self.text}", file=sys.stderr, flush=True)
+
+    @property
+    def completed(self) -> int:
+        """Updates made, all runs together."""
+        return sum(self.done.values()) - self.runs * self.start
+
+    @property
+    def text(self) -> str:
+        """Steps per second over the latest stretches, time left at that rate, and how many runs diverged."""
+        (then, before), (now, completed) = self.seen[0], self.seen[-1]
+        rate = (completed - before) / max(now - then, 1e-9)
+        left = f"{timedelta(seconds=round((self.total - completed) / rate))} left, " if rate else ""
+        return f"{rate:,.0f} steps/s, {left}{len(self.diverged)} diverged"
 
     def __enter__(self) -> Self:
         self.bar.start()

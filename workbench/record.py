@@ -5,7 +5,7 @@ Root: the `run` axis with `seed` and every knob as coordinates, provenance as at
 """
 
 import json
-import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,11 @@ def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwr
     encoding = {f"/{name}": {v: _encoding(da, rounded) for v, da in node.data_vars.items()} for name, node in record.children.items()}
     partial = path.with_name(f".{path.name}.writing")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         record.to_netcdf(partial, engine="netcdf4", encoding=encoding)
         partial.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -139,19 +142,22 @@ def _encoding(da: xr.DataArray, rounded: bool) -> dict[str, Any]:
 
 
 def writable(path: str | Path, *, overwrite: bool = False) -> Path:
-    """`path`, if a new file can be made there; InputError otherwise."""
+    """`path`, if a new file can be made there; InputError otherwise. Makes nothing: the folder comes with the file."""
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise InputError(f"Output {str(path)!r} exists; give another name or move it away, nothing is overwritten.")
-    if path.is_dir():
-        raise InputError(f"Output {str(path)!r} is a directory; give the name of a file.")
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"Output {str(path)!r} cannot be written: {str(folder)!r} is not a writable directory; give another place.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if path.is_dir():
+            raise InputError(f"Output {str(path)!r} is a directory; give the name of a file.")
+        if path.exists() and not overwrite:
+            raise InputError(f"Output {str(path)!r} exists; give another name, or replace it with overwrite=True (--force).")
+        folder = next(folder for folder in path.absolute().parents if folder.exists())
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
     return path
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"Output {str(path)!r} cannot be written ({error.strerror or error}); give another place.")
 
 
 @xr.register_datatree_accessor("wb")

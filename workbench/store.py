@@ -29,12 +29,10 @@ class Store:
     def __init__(self, record: xr.DataTree, path: Path) -> None:
         self.record, self.path = record, path
         self.behind: dict[str, tuple[int, int]] = {}
-        if path.exists():
-            raise InputError(
-                f"{str(path)!r} holds an unfinished run; read it with wb.open({str(path.name.removesuffix('.partial.zarr'))!r}) "
-                "and move it away, nothing is overwritten."
-            )
-        record.to_zarr(path, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(record))
+        blank = path.with_name(f".{path.name}")
+        shutil.rmtree(blank, ignore_errors=True)
+        record.to_zarr(blank, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(record))
+        blank.rename(path)
         self.group = zarr.open_group(path, mode="r+")
 
     def note(self, item: Slab | Progress) -> None:

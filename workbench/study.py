@@ -50,10 +50,14 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Budget:
-    """A design and a number of steps that fit a time: smoke 3 s, demo 2 min, full 20 min on two cores."""
+    """A design, a number of steps and optional probes that fit a time: smoke 3 s, demo 2 min, full 20 min on two cores.
+
+    A phenomenon that needs longer gives its `reason`.
+    """
 
     design: Design
     steps: int
+    probes: tuple[str, ...] = ()
     reason: str = ""
 
 

@@ -88,7 +88,7 @@ def prepared(study: Study, knobs: Knobs, device: torch.device, dtype: torch.dtyp
     if mark not in _prepared:
         visible = Restricted(knobs, frozenset(static), f"prepare of {study.name!r}", "it differs between runs that share the result; make it static")
         with device:
-            _prepared[mark] = cast(study.learner.prepare(visible, noise.key_of(0)), dtype)
+            _prepared[mark] = cast(study.learner.prepare(visible, noise.key_of(0, device=device)), dtype)
         while len(_prepared) > _KEPT:
             _prepared.pop(next(iter(_prepared)))
     return _prepared[mark]

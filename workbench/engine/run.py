@@ -4,10 +4,12 @@ import hashlib
 import inspect
 import json
 import platform
+import shlex
+import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,7 @@ from ..schema import Progress
 from ..store import Store, partial_path
 from ..study import Study
 from . import checkpoints
+from .lanes import LAYOUTS
 from .stream import Kept, Plan, fastest_device, plan, stream
 
 FLUSH_SECONDS = 2.0
@@ -59,15 +62,19 @@ def run(
     """
     study = find(study) if isinstance(study, str) else study
     design = designed(study, budget, preset, axes)
-    steps = _steps(study, budget, steps)
-    if keep is not None and out is None:
+    steps = _count("steps", study.budget(budget or "demo").steps if steps is None else steps)
+    _choice("dtype", dtype, DTYPES)
+    _choice("mode", mode, ("auto", *LAYOUTS))
+    if memory is not None and not memory > 0:
+        raise InputError(f"memory is {memory!r}; it must be a number of bytes above 0.")
+    if keep is not None and _count("keep", keep) and out is None:
         raise InputError("Kept states are files beside the record; give out= together with keep=.")
-    if dtype not in DTYPES:
-        raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(DTYPES)}.")
-    if out is not None:
-        writable(out, overwrite=overwrite)
+    probes = (probes,) if isinstance(probes, str) else probes
+    probes = tuple(dict.fromkeys((*(study.budget(budget).probes if budget else ()), *probes)))
     settings = dict(probes=probes, mode=mode, dtype=DTYPES[dtype], memory_budget=None if memory is None else int(memory))
     rows = design.rows(study.knobs)
+    if out is not None:
+        _check_output(out, overwrite)
     ready = plan(study, rows, steps, device=_device(device, study, rows, steps, settings), **settings)
     attrs = provenance(study, ready) | {"design": design.to_json(), "memory_budget": ready.budget}
     return _consume(ready, attrs, out, keep, progress, overwrite)
@@ -77,14 +84,31 @@ def designed(study: Study, budget: str | None, preset: str | None, axes: Mapping
     """The runs that a budget, a preset and axes describe together; later ones win."""
     grids = study.budget(budget).design.grids if budget else ({},)
     start = study.preset(preset).knobs if preset else {}
-    return Design(tuple(grid(**{**start, **each, **axes}).grids[0] for each in grids))
+    return Design(tuple(grid(**{**each, **start, **axes}).grids[0] for each in grids))
 
 
-def _steps(study: Study, budget: str | None, steps: Any) -> int:
-    steps = study.budget(budget or "demo").steps if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps is {steps!r}; it must be a whole number, at least 1.")
-    return steps
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; it must be a whole number, at least 1.")
+    return value
+
+
+def _choice(name: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}.")
+
+
+def _check_output(out: str | Path, overwrite: bool) -> None:
+    writable(out, overwrite=overwrite)
+    if not overwrite and (left := _leftovers(out)):
+        raise InputError(
+            f"An earlier run to {str(out)!r} left {str(left[0])!r}: what it measured opens with wb.open. Move that away, "
+            "give another name, or replace it with overwrite=True (--force)."
+        )
+
+
+def _leftovers(out: str | Path) -> list[Path]:
+    return [folder for folder in (partial_path(out), checkpoints.folder_of(out)) if folder.exists()]
 
 
 def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps: int, settings: Mapping[str, Any]) -> torch.device:
@@ -114,10 +138,16 @@ def provenance(study: Study, ready: Plan) -> dict[str, Any]:
         "device": _device_name(ready.setting.device),
         "dtype": str(ready.setting.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "data_sha256": json.dumps(_data_hashes(ready)),
         "start": ready.start,
         "command": _command(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _data_hashes(ready: Plan) -> list[str]:
+    hashed = getattr(ready.study.task, "data_hash", None)
+    return list(dict.fromkeys(hashed(cohort.knobs) for cohort in ready.cohorts)) if hashed else []
 
 
 def _device_name(device: torch.device) -> str:
@@ -126,12 +156,14 @@ def _device_name(device: torch.device) -> str:
 
 def _command() -> str:
     name = Path(sys.argv[0]).name
-    return " ".join(["workbench", *sys.argv[1:]]) if name in ("__main__.py", "workbench") else "wb.run"
+    return shlex.join(["workbench", *sys.argv[1:]]) if name in ("__main__.py", "workbench") else "wb.run"
 
 
 def _consume(ready: Plan, attrs: dict[str, Any], out: str | Path | None, keep: int | None, show: bool | None, overwrite: bool) -> xr.DataTree:
     ready.schema.attrs.update(attrs)
     record = blank(ready.schema)
+    for folder in _leftovers(out) if out is not None else ():
+        shutil.rmtree(folder)
     store = Store(record, partial_path(out)) if out is not None else None
     began, interrupted = time.perf_counter(), False
     try:

@@ -18,13 +18,13 @@ from .losses import cross_entropy, z_penalty
 class Supervised:
     """Trains `model(knobs)` on `loss(readout, batch)` with the optimizer, schedule and rounding that the knobs describe.
 
-    `evaluation(knobs)` is a held-out batch that all runs share; `edits(knobs)` changes the model at its taps. A batch is a
+    `evaluation(knobs, device)` is a held-out batch that all runs share; `edits(knobs)` changes the model at its taps. A batch is a
     mapping with the model's input "x".
     """
 
     model: Callable[[Any], nn.Module]
     loss: Callable[[Tensor, Any], Tensor] = cross_entropy
-    evaluation: Callable[[Any], Any] | None = None
+    evaluation: Callable[..., Any] | None = None
     edits: Callable[[Any], Mapping[str, Edit]] = numerics.edits
 
     def prepare(self, knobs: Any, key: Tensor) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Supervised:
             evaluator=models.build(self.model, knobs).eval(),
             roles=roles,
             traits=Traits(scales, of_role(roles, "matrix", "embedding", "readout")),
-            evaluation=self.evaluation(knobs) if self.evaluation else None,
+            evaluation=self.evaluation(knobs, key.device) if self.evaluation else None,
         )
 
     def coords(self, knobs: Any, shared: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -5,11 +5,10 @@ from .initialize import Initialization, Rule, initialize, roles
 from .mlp import MLP, Perceptron
 from .parts import effective_weights, log_z, logit_scale
 from .shell import apply, build
-from .transformer import Context, Decoder, Patches, Transformer, VisionTransformer, rate_scales
+from .transformer import Decoder, Patches, Transformer, VisionTransformer, rate_scales
 
 __all__ = [
     "MLP",
-    "Context",
     "Convnet",
     "Convolutional",
     "Decoder",

@@ -58,12 +58,6 @@ class Transformer(Initialization):
         head_width(self)
 
 
-class Context(Knobs):
-    """The length a decoder can read, for tasks that do not bring this knob."""
-
-    context: int = knob(64, 8, 256, valid=at_least(1), units="token", group="model", doc="longest sequence")
-
-
 class Patches(Knobs):
     """How a vision transformer cuts a picture."""
 
@@ -94,7 +88,7 @@ class _Stack(nn.Module):
 
 
 class Decoder(_Stack):
-    """Causal transformer over tokens, (B, L) integers to (B, L, vocabulary) logits; `context` defaults to the knob of that name.
+    """Causal transformer over tokens, (B, L) integers to (B, L, vocabulary) logits; `context` defaults to the task's knob.
 
     Taps: those of the blocks, mask (L, L) and readout.
     """

@@ -1,0 +1,167 @@
+"""Commands that train: run, rebuild."""
+
+import csv
+import json
+import re
+import signal
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import InputError, unknown
+from .looking import report_writer
+from .tending import LAB
+
+UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+COUNT = click.IntRange(min=1)
+
+
+class Memory(click.ParamType):
+    """An amount of memory as a person writes it: 4GB, 500 MB, 2GiB."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"([0-9]+\.?[0-9]*) *([a-z]*)", str(value).strip().lower())
+        unit = UNITS.get((found[2] or "b").upper()) if found else None
+        if not found or unit is None or not float(found[1]):
+            self.fail(f"{value!r} is not an amount of memory such as 4GB or 500MB.", param, ctx)
+        return float(found[1]) * unit
+
+
+@click.command()
+@click.argument("study")
+@click.option("--budget", metavar="smoke|demo|full", help="The study's own design and steps for 3 seconds, 2 minutes or a full record.")
+@click.option("--preset", metavar="NAME", help="A named starting point of the study.")
+@click.option("--set", "settings", multiple=True, metavar="KNOB=V1,V2", help="Values of a knob; several knobs are crossed.")
+@click.option("--seeds", type=COUNT, help="Repeat every run with this many seeds: 0, 1, ...")
+@click.option("--steps", type=COUNT, help="Updates of each run.")
+@click.option("--probe", "probes", multiple=True, metavar="NAME", help="Measure an optional probe of the study too.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; auto measures which is faster.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Floating-point numbers.")
+@click.option("--mode", type=click.Choice(["auto", "lanes", "loop"]), default="auto", show_default=True, help="Runs side by side, or in turn.")
+@click.option("--memory", type=Memory(), help="Memory to use, such as 4GB; by default half of what is free.")
+@click.option("--keep", type=COUNT, metavar="N", help="Keep all states every N steps, for forks.")
+@click.option("--out", type=Path, help="Record to write; by default STUDY.nc in the current folder.")
+@click.option("--report", type=Path, help="Write a report too.")
+@click.option("--force", is_flag=True, help="Replace the record and the report if they exist.")
+def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None, report: Path | None, force: bool, **options: Any) -> None:
+    """Train the runs of STUDY and write their labelled record.
+
+    \b
+    workbench run entropy_collapse --budget demo
+    workbench run entropy_collapse --set lr=1e-3,1e-2 --set qk_norm=false,true --seeds 4 --steps 500 --out my.nc
+    """
+    out = out or Path(f"{study}.nc")
+    with stoppable(out):
+        from ..catalogue import find
+
+        found = find(study)
+        write = report_writer(report, force) if report else None
+        record = measured(found, out=out, overwrite=force, **options, **axes(found, settings, seeds))
+        if write:
+            write(record)
+    click.echo("\n".join(told(found, record, out, report)))
+
+
+@click.command()
+@click.argument("study")
+def rebuild(study: str) -> None:
+    """Compute the shipped record of STUDY anew, and its verdicts, into datasets/."""
+    from ..places import datasets
+
+    with stoppable(datasets() / f"{study}.rebuilding"):
+        from .. import rebuild
+
+        path = rebuild.rebuild(study)
+    click.echo(f"Record  {path} ({path.stat().st_size / 1e3:.0f} kB)")
+
+
+def measured(study: Any, **options: Any) -> Any:
+    """The finished record of a run; an interrupted one goes on as the interrupt it was."""
+    from ..engine import run
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Interrupted after")
+        record = run(study, progress=True, **options)
+    if "interrupted" in record.attrs:
+        raise KeyboardInterrupt
+    return record
+
+
+@contextmanager
+def stoppable(out: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command with one sentence on what stays readable, and 128 + the signal's number as exit code."""
+    received = [signal.SIGINT]
+
+    def stop(number: int, frame: Any) -> None:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(_what_stays(out), err=True)
+        raise SystemExit(128 + received[0]) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _what_stays(out: Path) -> str:
+    from ..store import partial_path
+
+    partial = partial_path(out)
+    if not partial.exists():
+        return "Interrupted before anything was measured; nothing was written."
+    name = str(partial if out.exists() else out)
+    return f"Interrupted; what was measured stands in {str(partial)!r} and opens with wb.open({name!r})."
+
+
+def axes(study: Any, settings: Sequence[str], seeds: int | None) -> dict[str, list[Any]]:
+    """The values of each knob named by KNOB=V1,V2; a value that holds a comma is put in double quotes."""
+    from ..design import axes
+
+    known, out = axes(study.knobs), {}
+    for setting in settings:
+        name, given, text = setting.partition("=")
+        if name not in known:
+            raise unknown("knob", name, known)
+        if not given:
+            raise InputError(f"--set {setting!r} gives no value; write --set {name}=VALUE or --set {name}=VALUE,VALUE.")
+        texts = next(csv.reader([text], skipinitialspace=True), [""])
+        out.setdefault(name, []).extend(known[name].parse(value) for value in texts)
+    if seeds is not None and "seed" in out:
+        raise InputError("Seeds are given twice; use either --seeds N or --set seed=0,1.")
+    return out if seeds is None else out | {"seed": list(range(seeds))}
+
+
+def told(study: Any, record: Any, out: Path, report: Path | None) -> Iterator[str]:
+    """What to tell of a finished run: files, what happened, verdicts, where to look next."""
+    events = record["events"]
+    diverged = int(events["diverged_step"].notnull().sum())
+    yield f"Record  {out}"
+    if report:
+        yield f"Report  {report}"
+    yield ""
+    yield f"{record.sizes['run']} runs of {record.attrs['steps']} steps in {record.attrs['seconds']:.0f} s; {diverged} diverged."
+    yield from study.summary(record) if study.summary else ()
+    yield from verdict_lines(json.loads(record.attrs.get("claims", "[]")))
+    yield ""
+    yield f"Open the lab with: {LAB}"
+
+
+def verdict_lines(verdicts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each claim that the runs decide."""
+    from ..claim import MIN_SEEDS
+
+    for verdict in (v for v in verdicts if v["status"] != "undecided"):
+        numbers = f"{verdict['mean']:.3g} [{verdict['low']:.3g}, {verdict['high']:.3g}]"
+        bound = f"{'above' if verdict['above'] else 'below'} {verdict['threshold']:g}"
+        yield f"Claim {verdict['status']}: {verdict['statement']} ({numbers}, {bound} expected, {verdict['n']} seeds)"
+    if any(0 < v["n"] < MIN_SEEDS for v in verdicts):
+        yield f"Claims are judged over at least {MIN_SEEDS} seeds: add --seeds {MIN_SEEDS}."

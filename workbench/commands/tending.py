@@ -1,0 +1,5 @@
+"""Commands around the work: check, lab."""
+
+import click
+
+from ..lab import LAB, launch
