@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from .errors import unknown
+from .places import datasets
 from .study import FIELDS, Study
 
 FOLDER = Path(__file__).parent / "studies"
@@ -39,6 +41,28 @@ def find(name: str) -> Study:
     if name not in names:
         raise unknown("study", name, names)
     return importlib.import_module(f"{__package__}.studies.{name}").study
+
+
+def table() -> Any:
+    """Every study as a pandas DataFrame by name: title, question, slugs, and whether its record is shipped."""
+    import pandas as pd
+
+    class Table(pd.DataFrame):
+        def _repr_html_(self) -> str:
+            with pd.option_context("display.max_colwidth", None):
+                return super()._repr_html_()
+
+    rows = [
+        {
+            "name": e.name,
+            "title": e.title,
+            "question": e.question,
+            "slugs": ", ".join(e.slugs),
+            "record": (datasets() / f"{e.name}.nc").is_file(),
+        }
+        for e in entries()
+    ]
+    return Table(rows, columns=["name", "title", "question", "slugs", "record"]).set_index("name")
 
 
 def docstring_fields(doc: str) -> dict[str, str]:

@@ -49,7 +49,9 @@ def _read(path: Path) -> xr.DataTree:
     except InputError:
         raise
     except Exception as error:  # netCDF4, h5 and zarr raise many kinds for a broken file; all mean the same to a person
-        raise InputError(f"{str(path)!r} cannot be read as a record: it is truncated, damaged or of another format ({type(error).__name__}).") from error
+        raise InputError(
+            f"{str(path)!r} cannot be read as a record: it is truncated, damaged or of another format ({type(error).__name__})."
+        ) from error
     loaded.encoding["source"] = str(path)
     return loaded
 

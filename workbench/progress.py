@@ -7,7 +7,8 @@ from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress as Bar, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 
 from .schema import Progress
 
@@ -28,7 +29,12 @@ class ProgressBar:
         self.seen = deque([(time.monotonic(), 0)], REMEMBERED)
         self.in_lines = bool(show) and not _is_watched()
         self.spoke = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[text]}"),
+        )
         self.bar = Bar(*columns, console=Console(stderr=True), disable=show is False or not _is_watched())
         self.task = self.bar.add_task(f"{runs} run{'s' * (runs != 1)}", total=self.total, text="")
 
@@ -40,7 +46,9 @@ class ProgressBar:
         self.bar.update(self.task, completed=self.completed, text=self.text)
         if self.in_lines and (time.monotonic() - self.spoke > LINE_SECONDS or self.completed == self.total):
             self.spoke = time.monotonic()
-            print(f"{self.completed / self.total:4.0%} of {self.runs} run{'s' * (self.runs != 1)}: {self.text}", file=sys.stderr, flush=True)
+            print(
+                f"{self.completed / self.total:4.0%} of {self.runs} run{'s' * (self.runs != 1)}: {self.text}", file=sys.stderr, flush=True
+            )
 
     @property
     def completed(self) -> int:

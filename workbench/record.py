@@ -5,14 +5,17 @@ Root: the `run` axis with `seed` and every knob as coordinates, provenance as at
 """
 
 import json
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from .claim import Claim, Verdict, judge
 from .dims import DIMS
 from .errors import InputError, unknown
 from .schema import VERSION, Change, Progress, Schema, Slab, ticks
@@ -102,7 +105,9 @@ def fill(record: xr.DataTree, item: Slab | Progress) -> None:
 
 def with_nodes(record: xr.DataTree, **nodes: xr.Dataset) -> xr.DataTree:
     """A copy of the record with some nodes replaced."""
-    return xr.DataTree.from_dict({"/": record.to_dataset(), **{k: n.to_dataset(inherit=False) for k, n in record.children.items()}, **nodes})
+    return xr.DataTree.from_dict(
+        {"/": record.to_dataset(), **{k: n.to_dataset(inherit=False) for k, n in record.children.items()}, **nodes}
+    )
 
 
 def with_events(record: xr.DataTree, events: Iterable[Any]) -> xr.DataTree:
@@ -113,20 +118,42 @@ def with_events(record: xr.DataTree, events: Iterable[Any]) -> xr.DataTree:
     return with_nodes(record, events=node)
 
 
+def with_claims(record: xr.DataTree, claims: Iterable[Claim]) -> xr.DataTree:
+    """The record with the verdicts on a study's claims as attribute `claims`, JSON; undecided where its runs do not bear on one."""
+    verdicts = [_verdict(claim, record).as_dict() for claim in claims]
+    record = with_nodes(record)
+    record.attrs["claims"] = json.dumps([{k: _plain(v) for k, v in verdict.items()} for verdict in verdicts])
+    return record
+
+
+def _verdict(claim: Claim, record: xr.DataTree) -> Verdict:
+    try:
+        return judge(claim, record)
+    except (InputError, KeyError):
+        return judge(replace(claim, effect=lambda record: ()), record)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwrite: bool = False) -> Path:
     """Write a record as one NetCDF file; `rounded` keeps 4 significant digits of every curve, as shipped records do.
 
     Raises InputError if the path exists (unless `overwrite`) or cannot be written. An existing file is replaced only at the end.
     """
     path = writable(path, overwrite=overwrite)
-    encoding = {f"/{name}": {v: _encoding(da, rounded) for v, da in node.data_vars.items()} for name, node in record.children.items()}
+    encoding = {
+        f"/{name}": {v: _encoding(da, rounded and name.startswith("every_")) for v, da in node.data_vars.items()}
+        for name, node in record.children.items()
+    }
     partial = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         record.to_netcdf(partial, engine="netcdf4", encoding=encoding)
         partial.replace(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -152,11 +179,12 @@ def writable(path: str | Path, *, overwrite: bool = False) -> Path:
         folder = next(folder for folder in path.absolute().parents if folder.exists())
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     return path
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The error for an output that the system refuses."""
     return InputError(f"Output {str(path)!r} cannot be written ({error.strerror or error}); give another place.")
 
 
@@ -221,7 +249,9 @@ class Accessor:
             if axis not in self.knobs:
                 raise unknown("knob", axis, self.knobs)
         if missing := [k for k in self.varied if k not in axes]:
-            raise InputError(f"Knob {missing[0]!r} varies too; add it to the axes or choose a value with record.wb.where({missing[0]}=...).")
+            raise InputError(
+                f"Knob {missing[0]!r} varies too; add it to the axes or choose a value with record.wb.where({missing[0]}=...)."
+            )
         values = self[name]
         constant = [k for k in self.knobs if k not in axes]
         values = values.drop_vars(["run", *constant]).assign_coords({k: self._tree[k].values[0] for k in constant})
@@ -229,4 +259,3 @@ class Accessor:
 
     def _nodes(self) -> list[xr.Dataset]:
         return [node.to_dataset() for name, node in self._tree.children.items() if name != "timeline"]
-

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from .errors import InputError
+from .record import unwritable
 from .schema import Progress, Slab
 
 STEPS_PER_CHUNK = 256
@@ -31,8 +31,12 @@ class Store:
         self.behind: dict[str, tuple[int, int]] = {}
         blank = path.with_name(f".{path.name}")
         shutil.rmtree(blank, ignore_errors=True)
-        record.to_zarr(blank, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(record))
-        blank.rename(path)
+        try:
+            # Made under another name: what stands at `path` is whole at any moment.
+            record.to_zarr(blank, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(record))
+            blank.rename(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
         self.group = zarr.open_group(path, mode="r+")
 
     def note(self, item: Slab | Progress) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from ..errors import InputError, unknown
+from ..lab import command as lab_command
 from .looking import report_writer
-from .tending import LAB
 
 UNITS = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 COUNT = click.IntRange(min=1)
@@ -43,7 +43,9 @@ class Memory(click.ParamType):
 @click.option("--probe", "probes", multiple=True, metavar="NAME", help="Measure an optional probe of the study too.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; auto measures which is faster.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Floating-point numbers.")
-@click.option("--mode", type=click.Choice(["auto", "lanes", "loop"]), default="auto", show_default=True, help="Runs side by side, or in turn.")
+@click.option(
+    "--mode", type=click.Choice(["auto", "lanes", "loop"]), default="auto", show_default=True, help="Runs side by side, or in turn."
+)
 @click.option("--memory", type=Memory(), help="Memory to use, such as 4GB; by default half of what is free.")
 @click.option("--keep", type=COUNT, metavar="N", help="Keep all states every N steps, for forks.")
 @click.option("--out", type=Path, help="Record to write; by default STUDY.nc in the current folder.")
@@ -152,7 +154,7 @@ def told(study: Any, record: Any, out: Path, report: Path | None) -> Iterator[st
     yield from study.summary(record) if study.summary else ()
     yield from verdict_lines(json.loads(record.attrs.get("claims", "[]")))
     yield ""
-    yield f"Open the lab with: {LAB}"
+    yield f"Open the lab with: {lab_command()}"
 
 
 def verdict_lines(verdicts: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from ..catalogue import find
 from ..design import Design, grid
 from ..errors import InputError
 from ..progress import ProgressBar
-from ..record import blank, fill, save, with_events, writable
+from ..record import blank, fill, save, with_claims, with_events, writable
 from ..schema import Progress
 from ..store import Store, partial_path
 from ..study import Study
@@ -177,7 +177,7 @@ def _consume(ready: Plan, attrs: dict[str, Any], out: str | Path | None, keep: i
     record.attrs["layouts"] = json.dumps({name: [r for r, n in ready.layouts.items() if n == name] for name in set(ready.layouts.values())})
     if interrupted:
         return _interrupted(record, store)
-    record = with_events(record, ready.study.events)
+    record = with_claims(with_events(record, ready.study.events), ready.study.claims)
     if store and out is not None:
         save(record, out, overwrite=overwrite)
         store.remove()

@@ -159,7 +159,7 @@ def _number(value: Any, cohort: Cohort, setting: Setting) -> Tensor | Any:
 
 
 def _layout(plan: Plan, cohort: Cohort, states: Sequence[Any]) -> Layout:
-    if not getattr(cohort.study.learner, "lanes", True) or len(states) == 1 and plan.mode == "auto":
+    if not getattr(cohort.study.learner, "lanes", True) or (len(states) == 1 and plan.mode == "auto"):
         return Looped
     if plan.mode != "auto":
         return LAYOUTS[plan.mode]

@@ -11,7 +11,7 @@ from .. import noise
 from ..probe import probe
 
 LANCZOS_STEPS = 16
-LINE_SEARCH_PASSES = 8
+LINE_SEARCH_PASSES = 10
 FARTHEST = 20.0
 
 Params = Mapping[str, Tensor]

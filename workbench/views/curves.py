@@ -11,13 +11,12 @@ import numpy as np
 from ..errors import InputError
 from ..view import view
 from .extras import alt
-from .layout import Factor, described, layout
-from .panels import panels
-from .theme import is_logarithmic, label, number, rounded, word, wrapped
+from .panels import hue, knob_tooltips, panels, run_table
+from .span import Span, span
+from .theme import label, number, rounded, wrapped
 
 POINTS = 12_000
 MOST, LEAST = 400, 10
-LOG_RATIO = 30
 HEADROOM = 100
 
 
@@ -47,48 +46,126 @@ def curves(
     reduce: Callable[[Any], Any] | None = None,
     title: str | None = None,
     references: Mapping[str, float] | None = None,
-    logarithmic: bool | None = None,
-) -> alt.TopLevelMixin:
+    ceiling: float | None = None,
+) -> Any:
     """Lines of `variable` against step, one a run: colour is the main knob, panels are the other ones.
 
     `reduce` takes the variable to dims (run, step), by default the mean over what else it has; `title` then names the result.
-    `references` are horizontal rules, by label. The axis is logarithmic where the values span 30-fold, unless said.
+    `references` are horizontal rules, by label. What lies above `ceiling` is drawn at the upper edge. The axis is logarithmic where
+    the values span 30-fold and none is negative. Raises InputError if `reduce` leaves other dimensions.
     """
     measured = record.wb[variable]
     values = (reduce or _mean)(measured)
     if set(values.dims) != {"run", "step"}:
         raise InputError(f"reduce leaves {variable!r} with dimensions {', '.join(map(str, values.dims))}; it must leave run and step.")
-    values = values.transpose("run", "step")
-    table = np.asarray(values.values, float)
-    references = {k: float(v) for k, v in (references or {}).items() if math.isfinite(v)}
-    log = is_logarithmic(table, LOG_RATIO) if logarithmic is None else logarithmic
-    low, high, cut = _domain(table, [*references.values()], log)
-    plan = layout(record)
-    colour, factors = _colour(record, plan)
-    rows = _rows(record, values["step"].values, table, colour, (low, high))
-    y = alt.Y("value:Q", title=wrapped(label(measured, title)), scale=_scale(low, high, log), axis=alt.Axis(tickCount=6, format="~g"))
-    notes = [f"values above {number(high)} are drawn at the upper edge"] if cut else []
-    layers = _layers(rows, y, colour, values["step"].values)
-    layers += [_reference(name, at, low, high) for name, at in references.items()]
-    return panels(layers, rows, factors, notes=notes, description=f"{label(measured, title)} against step, {len(rows)} runs")
+    heights, steps = np.asarray(values.transpose("run", "step").values, float), values["step"].values
+    axis = span(heights, (references or {}).values(), ceiling)
+    group, colour, factors = hue(record)
+    table = run_table(record, factors).assign(colour=group.of_runs, **_lines(heights, steps), **_ends(record, heights, axis))
+    encoding = _encoding(axis, steps, label(measured, title), colour)
+    layers = [_line(record, variable, encoding, pick=len(group.names) > 1)]
+    layers += [_end(record, encoding)] if table["ended"].notna().any() else []
+    layers += [layer for text, at in (references or {}).items() for layer in reference(text, at, encoding["y"])]
+    return panels(layers, table, factors, notes=axis.notes, description=f"{label(measured, title)} against step, {len(table)} runs")
+
+
+def reference(text: str, at: float, y: Any) -> list[Any]:
+    """A dashed rule across the chart with its label."""
+    base = alt.Chart(alt.Data(values=[{"value": at, "text": text}])).encode(y=y)
+    rule = base.mark_rule(strokeDash=[5, 4])
+    return [rule, base.mark_text(align="right", baseline="bottom", dx=-3, dy=-3, fontSize=11).encode(text="text:N", x=alt.value("width"))]
 
 
 def _mean(values: Any) -> Any:
     return values.mean([dim for dim in values.dims if dim not in ("run", "step")])
 
 
-def _domain(table: np.ndarray, references: list[float], log: bool) -> tuple[float, float, bool]:
-    """The ends of the axis, and whether values lie beyond: a divergence does not squeeze everything else out of sight."""
-    finite = np.append(table[np.isfinite(table)], references)
-    if not finite.size:
-        return 0.0, 1.0, False
-    start = np.nanmedian(np.where(np.isfinite(table), table, np.nan)[:, 0]) if np.isfinite(table[:, 0]).any() else np.inf
-    limit = HEADROOM * start if start > 0 else np.inf
-    cut = bool(finite.max() > limit)
-    high = limit if cut else finite.max()
-    if log:
-        low = finite[finite > 0].min()
-        return low / 1.1, high * 1.1, cut
-    low = min(finite.min(), 0.0) if finite.min() < 0.5 * high else finite.min()
-    margin = 0.04 * (high - low) or 0.5
-    return low - margin * (low != 0), high + margin, cut
+def _lines(heights: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
+    """Per run the decimated curve, as a list of steps and one of heights, and its course in words."""
+    kept = decimate(heights, int(np.clip(POINTS // max(len(heights), 1), LEAST, MOST)))
+    fresh = np.diff(kept, axis=-1, prepend=-1) > 0
+    drawn = rounded(np.take_along_axis(heights, kept, -1))
+    drawn = np.where(np.isfinite(drawn), drawn, None)
+    ends = zip(heights[:, 0], _last(heights), _least(heights), -_least(-heights), strict=True)
+    return {
+        "step": [row[keep].tolist() for row, keep in zip(steps[kept], fresh, strict=True)],
+        "value": [row[keep].tolist() for row, keep in zip(drawn, fresh, strict=True)],
+        "course": ["{} → {} (between {} and {})".format(*map(number, four)) for four in ends],
+    }
+
+
+def _last(heights: np.ndarray) -> np.ndarray:
+    """The last finite value of each row; NaN if it has none."""
+    finite = np.isfinite(heights)
+    place = heights.shape[1] - 1 - finite[:, ::-1].argmax(1)
+    return np.where(finite.any(1), np.take_along_axis(heights, place[:, None], 1)[:, 0], np.nan)
+
+
+def _least(heights: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(heights), heights, np.inf).min(1)
+
+
+def _ends(record: Any, heights: np.ndarray, axis: Span) -> dict[str, Any]:
+    """The step at which each run diverged (NaN: it did not), and its last height before."""
+    ended, last = record["events"]["diverged_step"].values, _last(heights)
+    return {"ended": ended, "ended_at": np.where(np.isnan(ended), np.nan, np.where(np.isnan(last), axis.high, last))}
+
+
+def _encoding(axis: Span, steps: np.ndarray, title: str, colour: Any) -> dict[str, Any]:
+    ends = [int(steps[0]), int(max(steps[-1], steps[0] + 1))]
+    return {
+        "x": alt.X("step:Q", title="step", scale=alt.Scale(domain=ends, nice=False), axis=alt.Axis(tickCount=5, format="~s", grid=False)),
+        "y": alt.Y("value:Q", title=wrapped(title), scale=axis.scale, axis=alt.Axis(tickCount=6, format="~g")),
+        "color": colour,
+    }
+
+
+def _line(record: Any, variable: str, encoding: Mapping[str, Any], *, pick: bool) -> Any:
+    tooltip = [*knob_tooltips(record), alt.Tooltip("course:N", title=variable)]
+    line = alt.Chart().transform_flatten(["step", "value"]).mark_line(clip=True)
+    if not pick:
+        return line.encode(**encoding, detail="run:N", tooltip=tooltip)
+    picked = alt.selection_point(fields=["colour"], bind="legend")
+    opacity = alt.when(picked).then(alt.value(0.85)).otherwise(alt.value(0.06))
+    return line.encode(**encoding, detail="run:N", tooltip=tooltip, opacity=opacity).add_params(picked)
+
+
+def _end(record: Any, encoding: Mapping[str, Any]) -> Any:
+    """A cross where a run diverged."""
+    ends = alt.Chart().transform_filter("datum.ended !== null")
+    ends = ends.transform_calculate(step="datum.ended", value="datum.ended_at", mark="'diverged'")
+    shape = alt.Shape("mark:N", title="", scale=alt.Scale(domain=["diverged"], range=["cross"]))
+    tooltip = [*knob_tooltips(record), alt.Tooltip("step:Q", title="diverged at step")]
+    cross = ends.mark_point(filled=True, angle=45, size=110, opacity=1, stroke="white", strokeWidth=0.7)
+    return cross.encode(**encoding, shape=shape, tooltip=tooltip)
+
+
+@view("train_loss")
+def loss_curves(record: Any) -> Any:
+    """Training loss of every run against step; a cross marks where a run diverged."""
+    start = record.wb["train_loss"].values[:, 0]
+    start = start[np.isfinite(start)]
+    return curves(record, "train_loss", ceiling=HEADROOM * float(np.median(start)) if start.size else None)
+
+
+def entropy(record: Any, *, threshold: float | None = None, uniform: float | None = None) -> Any:
+    """Lines of the smallest layer's attention entropy, with rules at a collapse threshold and at the entropy of uniform attention."""
+    rules = {"collapse": threshold, "uniform attention": uniform}
+    return curves(
+        record,
+        "attention_entropy",
+        reduce=lambda entropies: entropies.mean("head").min("layer"),
+        title="attention entropy of the smallest layer, mean over heads",
+        references={text: at for text, at in rules.items() if at is not None},
+    )
+
+
+def uniform_entropy(keys: int, *, causal: bool) -> float:
+    """Entropy in nat of attention that is uniform over `keys` keys: log T, or its mean log(T!) / T over the rows of a causal mask."""
+    return math.lgamma(keys + 1) / keys if causal else math.log(keys)
+
+
+@view("attention_entropy")
+def entropy_curves(record: Any) -> Any:
+    """Attention entropy of the smallest layer, the mean over its heads, of every run against step."""
+    return entropy(record)

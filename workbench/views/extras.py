@@ -13,7 +13,8 @@ def extra(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InputError(f"Charts and reports need the package {name!r}; install it with: pip install 'stability-workbench[report]'.") from error
+        remedy = "install it with: pip install 'stability-workbench[report]'"
+        raise InputError(f"Charts and reports need the package {name!r}; {remedy}.") from error
 
 
 @cache

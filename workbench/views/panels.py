@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 
 from .extras import alt
-from .layout import Factor
+from .layout import Factor, layout
+from .span import is_logarithmic
 from .theme import CATEGORIES, FAINT, shortened, word
 
 MOST_PANELS = 12
 MOST_COLOURS = 12
+LOG_KNOB = 8
+RAMP = {"name": "viridis", "extent": [0, 0.9]}
 SIZES = {1: (560, 320), 2: (350, 260), 3: (250, 210)}
 SMALLEST = (200, 170)
 
@@ -46,23 +49,37 @@ def inline(table: pd.DataFrame) -> alt.Data:
     return alt.Data(values=table.astype(object).where(table.notna(), None).to_dict("records"))
 
 
-def category_colour(factor: Factor, **options: Any) -> alt.Color:
-    """Colours that tell groups apart, for the field `colour`."""
-    scale = alt.Scale(domain=list(factor.names), range=[CATEGORIES[i % len(CATEGORIES)] for i in range(len(factor.names))])
-    return alt.Color("colour:N", title=shortened(factor.title), scale=scale, **options)
+def hue(record: Any) -> tuple[Factor, Any, list[Factor]]:
+    """What colour says (the main knob, else the first factor), its encoding of the field `colour`, and the factors left over."""
+    plan = layout(record)
+    if plan.main:
+        values, codes = np.unique(record[plan.main].values, return_inverse=True)
+        if len(values) > MOST_COLOURS:
+            return Factor(plan.main, tuple(values.tolist()), codes), gradient(plan.main, values), list(plan.factors)
+        factor = Factor(plan.main, tuple(map(word, values)), codes)
+        return factor, ramp(factor), list(plan.factors)
+    if plan.factors:
+        return plan.factors[0], categories(plan.factors[0]), list(plan.factors[1:])
+    return Factor("", ("",), np.zeros(record.sizes["run"], int)), alt.value(CATEGORIES[0]), []
 
 
-def ramp_colour(factor: Factor, values: np.ndarray, *, logarithmic: bool) -> alt.Color:
-    """Colours in order, for the field `colour`: steps of a ramp with a name each, or a gradient where they are many."""
-    if len(factor.names) <= MOST_COLOURS:
-        scale = alt.Scale(domain=list(factor.names), scheme=alt.SchemeParams(name="viridis", extent=[0, 0.9]))
-        return alt.Color("colour:O", title=shortened(factor.title), scale=scale, sort=list(factor.names))
-    scale = alt.Scale(
-        domain=[float(values.min()), float(values.max())],
-        type="log" if logarithmic else "linear",
-        scheme=alt.SchemeParams(name="viridis", extent=[0, 0.9]),
-    )
-    return alt.Color("colour:Q", title=shortened(factor.title), scale=scale, legend=alt.Legend(format="~g", tickCount=5))
+def categories(factor: Factor) -> alt.Color:
+    """Colours that tell groups apart."""
+    colours = [CATEGORIES[i % len(CATEGORIES)] for i in range(len(factor.names))]
+    return alt.Color("colour:N", title=shortened(factor.title), scale=alt.Scale(domain=list(factor.names), range=colours))
+
+
+def ramp(factor: Factor) -> alt.Color:
+    """Colours in order, one a group."""
+    scale = alt.Scale(domain=list(factor.names), scheme=RAMP)
+    return alt.Color("colour:O", title=shortened(factor.title), scale=scale, sort=list(factor.names))
+
+
+def gradient(title: str, values: np.ndarray) -> alt.Color:
+    """Colours in order for numbers."""
+    kind = "log" if is_logarithmic(values, LOG_KNOB) else "linear"
+    scale = alt.Scale(domain=[float(values.min()), float(values.max())], type=kind, scheme=RAMP)
+    return alt.Color("colour:Q", title=shortened(title), scale=scale, legend=alt.Legend(format="~g", tickCount=5))
 
 
 def panels(layers: Sequence[Any], table: pd.DataFrame, factors: Sequence[Factor], *, description: str, notes: Sequence[str] = ()) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#F0E442")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "triangle-right", "triangle-left", "cross")
+RAMP = {"scheme": "viridis", "extent": [0, 0.9]}
 STATUS = {"holds": "#009E73", "fails": "#D55E00", "undecided": "#7F7F7F"}
 INK, FAINT, GRID = "#1f2328", "#59636e", "#e4e7eb"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
@@ -25,16 +26,18 @@ def enable(altair: Any) -> None:
 
 
 def _theme() -> dict[str, Any]:
-    text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 600, "labelLimit": 0}
+    text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": 600}
+    uncut = {"labelLimit": 0, "titleLimit": 0}
+    lines = {"gridColor": GRID, "domainColor": FAINT, "tickColor": FAINT, "labelOverlap": True, "titlePadding": 8}
     config = {
         "background": "white",
         "font": FONT,
         "view": {"stroke": GRID},
         "title": {"color": INK, "subtitleColor": FAINT, "fontSize": 15, "subtitleFontSize": 12, "anchor": "start", "offset": 10},
-        "axis": text | {"gridColor": GRID, "domainColor": FAINT, "tickColor": FAINT, "labelOverlap": True, "titlePadding": 8, "titleLimit": 0},
-        "legend": text | {"symbolLimit": 0, "titleLimit": 0, "symbolStrokeWidth": 2.5, "offset": 14},
-        "header": text | {"labelFontWeight": 600, "titleLimit": 0, "labelPadding": 6},
-        "range": {"category": list(CATEGORIES), "ordinal": {"scheme": "viridis", "extent": [0, 0.9]}},
+        "axis": text | uncut | lines,
+        "legend": text | uncut | {"symbolLimit": 0, "symbolStrokeWidth": 2.5, "offset": 14},
+        "header": text | uncut | {"labelFontWeight": 600, "labelPadding": 6},
+        "range": {"category": list(CATEGORIES), "ordinal": RAMP},
         "line": {"strokeWidth": 1.3},
         "rule": {"color": FAINT},
         "text": {"color": INK, "fontSize": 12},
@@ -43,9 +46,9 @@ def _theme() -> dict[str, Any]:
 
 
 def number(value: Any) -> str:
-    """A number as a person writes it: 4 significant digits, `3e-5` rather than `3e-05`; whole numbers in full."""
-    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
-        return "–"
+    """A number as a person writes it: 4 significant digits, `3e-5` rather than `3e-05`; whole numbers in full; a dash for none."""
+    if value is None or not math.isfinite(value):
+        return {math.inf: "∞", -math.inf: "−∞"}.get(value, "–")
     if isinstance(value, (int, np.integer)) or (float(value).is_integer() and abs(value) < 1e6):
         return str(int(value))
     mantissa, e, exponent = f"{float(value):.{DIGITS}g}".partition("e")
@@ -86,11 +89,3 @@ def label(da: Any, text: str | None = None) -> str:
 def wrapped(text: str, width: int = 42) -> list[str]:
     """`text` in lines of at most `width` characters, as a title that is not cut off."""
     return textwrap.wrap(text, width) or [""]
-
-
-def is_logarithmic(values: Any, ratio: float) -> bool:
-    """Whether finite values ask for a logarithmic axis: none negative, and the positive ones spanning at least `ratio`."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    positive = values[values > 0]
-    return bool(positive.size and values.min() >= 0 and positive.max() / positive.min() >= ratio)
