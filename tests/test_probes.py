@@ -15,12 +15,13 @@ from workbench.optimizers import Optimizers
 from workbench.probe import Probe
 from workbench.schedules import Schedule
 from workbench.study import Moment, Now
+from workbench.tasks import Batch
 
 VOCABULARY, CONTEXT, RUNS = 5, 6, 3
 PROBES = {name: getattr(probes, name) for name in probes.__all__ if isinstance(getattr(probes, name), Probe)}
 
 
-class Training(Schedule, Optimizers, Rounding, Loss):
+class Training(Batch, Schedule, Optimizers, Rounding, Loss):
     pass
 
 
@@ -45,6 +46,10 @@ def tokens(name, rows):
 
 def pictures(name, rows):
     return dict(x=noise.normal(noise.key_of(0), name, (rows, 28, 28), torch.float64), y=noise.randint(noise.key_of(0), name, 4, (rows,)))
+
+
+def lane(tree, run):
+    return tree_map(lambda x: x[run], tree)
 
 
 class Setup:
@@ -83,15 +88,17 @@ class Setup:
     def looped(self, chosen):
         """The values of all runs, one after another."""
         with torch.no_grad():
-            runs = (tree_map(lambda x: x[i], (self.states, self.lanes, self.keys)) for i in range(RUNS))
+            runs = [lane((self.states, self.lanes, self.keys), i) for i in range(RUNS)]
             values = [self.measure(chosen, *run) for run in runs]
         return {name: torch.stack([each[name] for each in values]) for name in values[0]}
 
     def moment(self, run=0):
-        return self.step(*tree_map(lambda x: x[run], (self.states, self.lanes, self.keys)))[1]
+        return self.step(*lane((self.states, self.lanes, self.keys), run))[1]
 
     def labels(self):
-        return dict(layer=range(self.knobs.depth), head=range(getattr(self.knobs, "heads", 0))) | self.learner.coords(self.knobs, self.shared)
+        return dict(layer=range(self.knobs.depth), head=range(getattr(self.knobs, "heads", 0))) | self.learner.coords(
+            self.knobs, self.shared
+        )
 
 
 def decoder(dtype=torch.float64, **values):
@@ -112,13 +119,14 @@ def convnet(**values):
 
 NEED_ATTENTION = {"attention_entropy", "attention_entropy_bound", "spectral_entropy_bound", "attention_logit_max", "residual_rms"}
 OF_ANY_MODEL = [p for name, p in PROBES.items() if name not in NEED_ATTENTION]
+OF_CONVNETS = [p for p in OF_ANY_MODEL if p.name != "spectral_norm"]
 SETUPS = {
     "decoder": (decoder, {}, PROBES.values()),
     "decoder with sigmaReparam": (decoder, dict(sigma_reparam=True), PROBES.values()),
     "decoder with bias, QK-norm, SGD": (decoder, dict(bias=True, qk_norm=True, optimizer="sgd"), PROBES.values()),
     "vision": (vision, {}, PROBES.values()),
     "mlp": (mlp, {}, OF_ANY_MODEL),
-    "convnet": (convnet, {}, OF_ANY_MODEL),
+    "convnet": (convnet, {}, OF_CONVNETS),
 }
 
 
@@ -164,7 +172,12 @@ def test_declarations():
 @pytest.mark.parametrize("name", sorted(NEED_ATTENTION))
 def test_a_probe_of_attention_on_another_model_says_what_it_misses(name):
     with pytest.raises(InputError, match="No layer of this model taps"):
-        PROBES[name](mlp(steps=0).moment() if False else mlp().moment())
+        PROBES[name](mlp().moment())
+
+
+def test_spectral_norms_of_a_model_without_matrices_say_so():
+    with pytest.raises(InputError, match="no matrix"):
+        probes.spectral_norm(convnet().moment())
 
 
 def test_a_probe_by_layer_on_a_model_without_layers_says_so():
@@ -173,18 +186,17 @@ def test_a_probe_by_layer_on_a_model_without_layers_says_so():
 
 
 @pytest.mark.parametrize("make", [decoder, vision, convnet, mlp])
-def test_validation_takes_all_held_out_data_at_once_or_in_slices(make, monkeypatch):
-    setup = make()
+def test_validation_takes_all_held_out_data_at_once_or_in_slices(make):
     chosen = [probes.validation_loss, probes.validation_accuracy]
-    whole = setup.mapped(chosen)
-    monkeypatch.setattr("workbench.probes.losses.BATCHES_AT_ONCE", 1 / 8)
-    assert all(torch.allclose(whole[p.name], sliced, rtol=1e-12) for p, sliced in zip(chosen, setup.mapped(chosen).values(), strict=True))
+    whole, sliced = make().mapped(chosen), make(batch=1).mapped(chosen)
+    for p in chosen:
+        torch.testing.assert_close(whole[p.name], sliced[p.name], rtol=1e-12, atol=0)
 
 
 def test_validation_weighs_predictions_and_counts_right_ones():
     setup = decoder()
     held_out, m = setup.shared["evaluation"], setup.moment()
-    state = tree_map(lambda x: x[0], setup.states)
+    state = lane(setup.states, 0)
     readout = torch.func.functional_call(setup.shared["model"], state["params"], (held_out["x"],))
     kept = held_out["weight"].bool()
     losses = torch.nn.functional.cross_entropy(readout[kept], held_out["y"][kept])
@@ -207,7 +219,7 @@ def test_validation_on_the_training_batch_is_the_training_loss():
 
 def test_validation_uses_running_statistics():
     setup = convnet()
-    state = tree_map(lambda x: x[0].clone(), setup.states)
+    state = tree_map(torch.clone, lane(setup.states, 0))
     before = probes.validation_loss(state, setup.knobs, setup.shared, None)
     state["buffers"]["norms.0.running_var"] *= 4
     assert probes.validation_loss(state, setup.knobs, setup.shared, None) != before
@@ -222,8 +234,9 @@ def test_validation_without_held_out_data_says_so():
 
 def test_another_loss_and_edits_of_the_learner_are_used_held_out():
     setup = decoder()
-    state = tree_map(lambda x: x[0], setup.states)
+    state = lane(setup.states, 0)
     setup.shared["loss"] = lambda readout, batch: readout.sum() * 0 + 7
     assert probes.validation_loss(state, setup.knobs, setup.shared, None) == 7
-    setup.shared["edits"] = lambda knobs: {"readout": lambda x, knobs: torch.nn.functional.one_hot(setup.shared["evaluation"]["y"], VOCABULARY).to(x)}
+    right = torch.nn.functional.one_hot(setup.shared["evaluation"]["y"], VOCABULARY)
+    setup.shared["edits"] = lambda knobs: {"readout": lambda x, knobs: right.to(x)}
     assert probes.validation_accuracy(state, setup.knobs, setup.shared, None) == 1

@@ -120,7 +120,7 @@ def test_masked_logits_and_rows_of_one_key_add_nothing_to_the_bound():
 
 
 SETTINGS = [
-    dict(init_scale=0.3),
+    dict(init_scale=0.2),
     dict(),
     dict(init_scale=3.0),
     dict(norm_placement="none", temperature=0.2),
@@ -139,7 +139,7 @@ def test_spectral_bound_below_row_bound_below_entropy(values):
         assert (spectral <= rows).all()
         assert (rows <= real + 1e-12).all()
         assert (spectral >= 0).all()
-        if values.get("init_scale") == 0.3:
+        if values.get("init_scale") == 0.2:
             assert (spectral > 0.5 * real).all()
 
 
@@ -161,18 +161,37 @@ def test_the_spectral_bound_is_nan_where_its_premise_is_void(values):
     assert (probes.attention_entropy_bound(m) <= probes.attention_entropy(m) + 1e-12).all()
 
 
-@pytest.mark.parametrize("values", [dict(), dict(sigma_reparam=True, z_loss=1e-2), dict(norm="rms", qk_norm=True)], ids=str)
-def test_the_top_hessian_eigenvalue_is_that_of_the_dense_hessian(values):
-    m = one_moment(depth=1, **values)
+def flattened(m):
+    """The objective of a moment as a function of one vector, and the vector."""
     shapes = {name: p.shape for name, p in m.params.items()}
 
-    def of_flat(flat):
+    def at(flat):
         parts = flat.split([shape.numel() for shape in shapes.values()])
         return m.loss_at({name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)})
 
-    flat = torch.cat([p.flatten() for p in m.params.values()])
-    dense = torch.linalg.eigvalsh(torch.func.hessian(of_flat)(flat))[-1]
+    return at, torch.cat([p.flatten() for p in m.params.values()])
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch.func.hessian calls it
+@pytest.mark.parametrize("values", [dict(norm="rms"), dict(norm_placement="none", sigma_reparam=True, z_loss=1e-2)], ids=str)
+def test_the_top_hessian_eigenvalue_is_that_of_the_dense_hessian(values):
+    m = one_moment(depth=1, **values)
+    at, flat = flattened(m)
+    dense = torch.linalg.eigvalsh(torch.func.hessian(at)(flat))[-1]
     torch.testing.assert_close(probes.hessian_top_eigenvalue(m), dense, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("values", [dict(), dict(norm_placement="peri", qk_norm=True)], ids=str)
+def test_the_top_hessian_eigenvalue_with_layer_norm_is_that_of_differences_of_gradients(values):
+    # torch.func.hessian is wrong for LayerNorm (torch 2.13): its inner vmap takes a wrong derivative of the gradient.
+    m = one_moment(depth=1, **values)
+    at, flat = flattened(m)
+    gradient, small = torch.func.grad(at), 1e-5
+    sides = [torch.vmap(gradient)(flat + sign * small * torch.eye(len(flat), dtype=flat.dtype)) for sign in (1, -1)]
+    dense = (sides[0] - sides[1]) / (2 * small)
+    torch.testing.assert_close(dense, dense.T, rtol=0, atol=1e-6)
+    top = torch.linalg.eigvalsh((dense + dense.T) / 2)[-1]
+    torch.testing.assert_close(probes.hessian_top_eigenvalue(m), top, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,7 @@ def test_the_top_eigenvalue_of_a_quadratic_is_signed_and_survives_an_early_end(e
     assert float(found) == pytest.approx(max(eigenvalues), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize(("rate", "diverges"), [(0.95, False), (0.999, False), (1.001, True), (1.05, True)])
+@pytest.mark.parametrize(("rate", "diverges"), [(0.95, False), (0.99, False), (1.01, True), (1.05, True)])
 def test_gradient_descent_on_a_quadratic_diverges_exactly_above_two_over_the_top_eigenvalue(rate, diverges):
     class Descent(Schedule, Momentum):
         pass
@@ -197,7 +216,7 @@ def test_gradient_descent_on_a_quadratic_diverges_exactly_above_two_over_the_top
     top = probes.top_eigenvalue(loss_at, params)
     assert float(top) == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-12)
     state, losses = optimizer.init(params), []
-    for _ in range(4000):
+    for _ in range(600):
         losses.append(float(loss_at(params)))
         updates, state = optimizer.update(torch.func.grad(loss_at)(params), state, params, knobs, None, rate * 2 / top)
         params = {"w": params["w"] + updates["w"]}

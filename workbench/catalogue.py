@@ -43,8 +43,14 @@ def find(name: str) -> Study:
     return importlib.import_module(f"{__package__}.studies.{name}").study
 
 
+def listed() -> list[dict[str, Any]]:
+    """One row a study: name, title, question, slugs, and whether its record is shipped; imports no study."""
+    shipped = {path.stem for path in datasets().glob("*.nc")}
+    return [dict(name=e.name, title=e.title, question=e.question, slugs=list(e.slugs), record=e.name in shipped) for e in entries()]
+
+
 def table() -> Any:
-    """Every study as a pandas DataFrame by name: title, question, slugs, and whether its record is shipped."""
+    """The rows of `listed` as a pandas DataFrame by name; a notebook shows its texts in full."""
     import pandas as pd
 
     class Table(pd.DataFrame):
@@ -52,17 +58,8 @@ def table() -> Any:
             with pd.option_context("display.max_colwidth", None):
                 return super()._repr_html_()
 
-    rows = [
-        {
-            "name": e.name,
-            "title": e.title,
-            "question": e.question,
-            "slugs": ", ".join(e.slugs),
-            "record": (datasets() / f"{e.name}.nc").is_file(),
-        }
-        for e in entries()
-    ]
-    return Table(rows, columns=["name", "title", "question", "slugs", "record"]).set_index("name")
+    rows = [row | {"slugs": ", ".join(row["slugs"])} for row in listed()]
+    return Table(rows, columns=["title", "question", "slugs", "record"], index=pd.Index([row["name"] for row in rows], name="name"))
 
 
 def docstring_fields(doc: str) -> dict[str, str]:

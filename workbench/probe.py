@@ -1,7 +1,7 @@
 """Probes: declared measurements of one run. The declaration is the record's schema."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .dims import DIMS
@@ -28,6 +28,10 @@ class Probe:
     def __call__(self, *args: Any) -> Any:
         return self.fn(*args)
 
+    def on_clock(self, every: int) -> "Probe":
+        """The same probe on another clock."""
+        return replace(self, every=_clock(every))
+
     @property
     def attrs(self) -> dict[str, str]:
         """Attributes of the variable in the record."""
@@ -52,14 +56,18 @@ def probe(
     for dim in dims:
         if dim not in DIMS:
             raise unknown("dimension", dim, DIMS)
-    if every not in CLOCKS:
-        raise unknown("clock", str(every), map(str, CLOCKS))
 
     def declare(fn: Callable[..., Any]) -> Probe:
         doc = (fn.__doc__ or "").strip().splitlines()
         if not doc:
             raise TypeError(f"Probe {fn.__name__!r} needs a docstring; its first line is the variable's long name.")
         mapped = on == "moment" if vectorised is None else vectorised
-        return Probe(fn.__name__, fn, dims, units, every, on, cost, dtype, mapped, doc[0])
+        return Probe(fn.__name__, fn, dims, units, _clock(every), on, cost, dtype, mapped, doc[0])
 
     return declare
+
+
+def _clock(every: int) -> int:
+    if every not in CLOCKS:
+        raise unknown("clock", str(every), map(str, CLOCKS))
+    return every

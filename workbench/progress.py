@@ -19,11 +19,13 @@ LINE_SECONDS = 10.0
 class ProgressBar:
     """A bar over all updates of all runs on a terminal or in a notebook, on standard error.
 
-    Elsewhere `show=True` writes a line now and then, and `show=None` nothing; `show=False` is silent everywhere.
+    Elsewhere `show=True` writes a line now and then, and `show=None` nothing; `show=False` is silent everywhere. `label` names what
+    is computed, by default the number of runs.
     """
 
-    def __init__(self, runs: int, start: int, stop: int, show: bool | None = None) -> None:
+    def __init__(self, runs: int, start: int, stop: int, show: bool | None = None, label: str = "") -> None:
         self.runs, self.start, self.done = runs, start, dict.fromkeys(range(runs), start)
+        self.label = label or f"{runs} run{'s' * (runs != 1)}"
         self.diverged: set[int] = set()
         self.total = runs * (stop - start)
         self.seen = deque([(time.monotonic(), 0)], REMEMBERED)
@@ -36,7 +38,7 @@ class ProgressBar:
             TextColumn("{task.fields[text]}"),
         )
         self.bar = Bar(*columns, console=Console(stderr=True), disable=show is False or not _is_watched())
-        self.task = self.bar.add_task(f"{runs} run{'s' * (runs != 1)}", total=self.total, text="")
+        self.task = self.bar.add_task(self.label, total=self.total, text="")
 
     def update(self, item: Progress) -> None:
         """Take in how far some runs are."""
@@ -46,9 +48,7 @@ class ProgressBar:
         self.bar.update(self.task, completed=self.completed, text=self.text)
         if self.in_lines and (time.monotonic() - self.spoke > LINE_SECONDS or self.completed == self.total):
             self.spoke = time.monotonic()
-            print(
-                f"{self.completed / self.total:4.0%} of {self.runs} run{'s' * (self.runs != 1)}: {self.text}", file=sys.stderr, flush=True
-            )
+            print(f"{self.completed / self.total:4.0%} of {self.label}: {self.text}", file=sys.stderr, flush=True)
 
     @property
     def completed(self) -> int:
@@ -60,7 +60,7 @@ class ProgressBar:
         """Steps per second over the latest stretches, time left at that rate, and how many runs diverged."""
         (then, before), (now, completed) = self.seen[0], self.seen[-1]
         rate = (completed - before) / max(now - then, 1e-9)
-        left = f"{timedelta(seconds=round((self.total - completed) / rate))} left, " if rate else ""
+        left = f"{timedelta(seconds=round((self.total - completed) / rate))} left, " if rate and completed < self.total else ""
         return f"{rate:,.0f} steps/s, {left}{len(self.diverged)} diverged"
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """Shipped records: the full run of a study, rounded, judged as rounded, and listed in MANIFEST.json."""
 
 import json
+import warnings
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,33 @@ from .study import Study
 MAX_BYTES = 300_000
 
 
-def rebuild(name: str, folder: Path | None = None, *, budget: str = "full", progress: bool | None = True) -> Path:
+def rebuild(name: str, folder: Path | None = None, *, progress: bool | None = None) -> Path:
     """Compute the record that ships with a study, put it into `folder` and its verdicts into the manifest there; returns its path.
 
     What stood there is replaced at the very end, both files together. InputError if the record takes more than 300 kB or a claim
-    cannot be computed from it: the measured record then stays beside it as `NAME.rebuilding`.
+    cannot be computed from it; the measured record then stays as `NAME.rebuilding`.
     """
     folder = folder or datasets()
     study = find(name)
     read_manifest(folder)
     measured = folder / f"{name}.rebuilding"
-    record = run(study, budget=budget, out=measured, overwrite=True, progress=progress)
-    if "interrupted" in record.attrs:
-        raise KeyboardInterrupt
-    _publish(record, study, folder)
+    record = finished(study, budget="full", out=measured, overwrite=True, progress=progress)
+    try:
+        _publish(record, study, folder)
+    except InputError as error:
+        raise InputError(f"{error} What was measured stays in {str(measured)!r}.") from error
     measured.unlink()
     return folder / f"{name}.nc"
+
+
+def finished(study: Study, **options: Any) -> xr.DataTree:
+    """The record of a run that reached its end; one that was interrupted goes on as the interrupt it was."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Interrupted after")
+        record = run(study, **options)
+    if "interrupted" in record.attrs:
+        raise KeyboardInterrupt
+    return record
 
 
 def judged(record: xr.DataTree, study: Study) -> xr.DataTree:

@@ -22,6 +22,7 @@ from .schema import VERSION, Change, Progress, Schema, Slab, ticks
 
 MARK = "stability-workbench"
 DIGITS = 4
+SMALL = 1024
 TIMELINE = {
     "changed_run": "run that was changed",
     "at_step": "the change acts from this update on",
@@ -129,7 +130,7 @@ def with_claims(record: xr.DataTree, claims: Iterable[Claim]) -> xr.DataTree:
 def _verdict(claim: Claim, record: xr.DataTree) -> Verdict:
     try:
         return judge(claim, record)
-    except (InputError, KeyError):
+    except (LookupError, ValueError):  # the design lacks the runs, or varies more, than the claim compares
         return judge(replace(claim, effect=lambda record: ()), record)
 
 
@@ -143,27 +144,27 @@ def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwr
     Raises InputError if the path exists (unless `overwrite`) or cannot be written. An existing file is replaced only at the end.
     """
     path = writable(path, overwrite=overwrite)
-    encoding = {
-        f"/{name}": {v: _encoding(da, rounded and name.startswith("every_")) for v, da in node.data_vars.items()}
-        for name, node in record.children.items()
-    }
+    nodes = {"/": record.to_dataset()} | {f"/{name}": node.to_dataset(inherit=False) for name, node in record.children.items()}
+    encoding = {name: {v: _encoding(x, rounded and name.startswith("/every_")) for v, x in node.variables.items()} for name, node in nodes.items()}
     partial = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         record.to_netcdf(partial, engine="netcdf4", encoding=encoding)
         partial.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as a RuntimeError
         raise unwritable(path, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
 
 
-def _encoding(da: xr.DataArray, rounded: bool) -> dict[str, Any]:
-    if da.dtype.kind not in "fiu" or not da.size:
+def _encoding(variable: xr.Variable, rounded: bool) -> dict[str, Any]:
+    if variable.dtype.kind in "UO" and variable.size:
+        return dict(dtype="S1")  # texts of variable length take ten times the space
+    if variable.size < SMALL or variable.dtype.kind not in "fiu":
         return {}
-    encoding: dict[str, Any] = dict(zlib=True, complevel=6, shuffle=True)
-    if rounded and da.dtype.kind == "f":
+    encoding: dict[str, Any] = dict(zlib=True, complevel=9, shuffle=True)
+    if rounded and variable.dtype.kind == "f":
         encoding |= dict(significant_digits=DIGITS, quantize_mode="GranularBitRound")
     return encoding
 
@@ -183,9 +184,9 @@ def writable(path: str | Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
+def unwritable(path: Path, error: Exception) -> InputError:
     """The error for an output that the system refuses."""
-    return InputError(f"Output {str(path)!r} cannot be written ({error.strerror or error}); give another place.")
+    return InputError(f"Output {str(path)!r} cannot be written ({getattr(error, 'strerror', None) or error}); give another place.")
 
 
 @xr.register_datatree_accessor("wb")

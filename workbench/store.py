@@ -36,6 +36,7 @@ class Store:
             record.to_zarr(blank, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(record))
             blank.rename(path)
         except OSError as error:
+            shutil.rmtree(blank, ignore_errors=True)
             raise unwritable(path, error) from error
         self.group = zarr.open_group(path, mode="r+")
 
@@ -47,7 +48,13 @@ class Store:
             self.behind[node] = (min(first, item.steps[0]), max(last, item.steps[-1]))
 
     def flush(self) -> None:
-        """Write the changed steps and the events."""
+        """Write the changed steps and the events; InputError if the system refuses."""
+        try:
+            self._write()
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _write(self) -> None:
         for name, (first, last) in self.behind.items():
             node = self.record[name].to_dataset(inherit=False)
             where = slice(*np.searchsorted(node["step"].values, [first, last + 1]))

@@ -35,8 +35,20 @@ class Moment:
         raise AttributeError(f"this learner's moment has no {name!r}, only {', '.join(sorted(self.__dict__))}")
 
 
+class Terms(NamedTuple):
+    """What a run trains under: its knobs, and what its learner prepared for them."""
+
+    knobs: Any
+    shared: Any
+
+
 class Learner(Protocol):
-    """A pure training step of one run. `lanes = False` with a `reason` keeps a learner out of vmap."""
+    """A pure training step of one run. `lanes = False` with a `reason` keeps a learner out of vmap.
+
+    A learner whose switch knobs may change while it trains also has `adapt(state, key, old: Terms, new: Terms) -> state`, which
+    carries a state over: leaves of the same name and shape are kept, new ones begin as the identity they stand for, and what
+    cannot be carried is an InputError with the reason. `key` is the one that `init` got.
+    """
 
     def prepare(self, knobs: Any, key: Any) -> Any:
         """What all runs share and no step changes: frozen nets, evaluation sets, the model's structure."""
@@ -68,16 +80,6 @@ class Preset:
     name: str
     knobs: Mapping[str, Any]
     doc: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """A number (or curve of (step, value) pairs) from the literature, drawn beside ours."""
-
-    variable: str
-    value: float | Sequence[tuple[float, float]]
-    setting: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,6 @@ class Study:
     presets: tuple[Preset, ...] = ()
     events: tuple[Event, ...] = ()
     phases: tuple[Phase, ...] = (Phase("train"),)
-    published: tuple[Published, ...] = ()
     summary: Callable[[Any], Sequence[str]] | None = field(default=None)
 
     @property

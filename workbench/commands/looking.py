@@ -1,6 +1,7 @@
 """Commands that look: list, atlas, report. None of them imports torch or a study."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import InputError
-
 STYLES = {"holds": "green", "fails": "bold red", "planned": "dim"}
+WIDTH = 140
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 
 
 @click.command("list")
 @AS_JSON
 def studies(as_json: bool) -> None:
-    """List the studies: name, title, question."""
-    from .. import catalogue
+    """List the studies."""
+    from ..catalogue import listed
 
-    rows = [{"name": name, **row} for name, row in catalogue.table().to_dict("index").items()]
+    rows = listed()
     if as_json:
         _echo_json({"studies": rows})
         return
@@ -32,15 +32,18 @@ def studies(as_json: bool) -> None:
 @click.command()
 @AS_JSON
 def atlas(as_json: bool) -> None:
-    """List the published systems and how far the shipped records bear each of them out."""
+    """List the published systems with their verdicts.
+
+    A system holds or fails as its study's shipped record says, and is planned until there is one.
+    """
     from .. import atlas
 
     rows = atlas.table()
     if as_json:
         _echo_json({"systems": rows})
         return
-    cells = [[str(r["n"]), r["slug"], r["title"], r["family"], r["study"] or "", Text(_standing(r), STYLES[r["status"]])] for r in rows]
-    _print(("n", "slug", "system", "family", "study", "status"), cells)
+    cells = [[str(row["n"]), row["slug"], row["title"], row["study"] or "", Text(_standing(row), STYLES[row["status"]])] for row in rows]
+    _print(("n", "slug", "system", "study", "status"), cells)
     counts = {status: sum(row["status"] == status for row in rows) for status in STYLES}
     click.echo(f"\n{len(rows)} systems: {counts['holds']} hold, {counts['fails']} fail, {counts['planned']} are planned.")
 
@@ -50,7 +53,10 @@ def atlas(as_json: bool) -> None:
 @click.option("--out", type=Path, help="File to write; by default the record's name with .html, in the current folder.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def report(record: str, out: Path | None, force: bool) -> None:
-    """Write the report of RECORD: a file, or the name of a study that ships one."""
+    """Write the report of a record.
+
+    RECORD is a file, or the name of a study that ships one.
+    """
     from ..opening import open_record
 
     path = out or Path(f"{Path(record).stem}.html")
@@ -64,12 +70,8 @@ def report_writer(path: Path, force: bool) -> Any:
     from ..record import writable
 
     writable(path, overwrite=force)
-    try:
-        from ..report import report
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == __package__.partition(".")[0]:
-            raise
-        raise InputError(f"Reports need {error.name}; install it with: pip install 'stability-workbench[report]'") from error
+    from ..report import report
+
     return lambda record: report(record, path)
 
 
@@ -85,7 +87,7 @@ def _print(columns: tuple[str, ...], rows: list[list[str | Text]]) -> None:
     for row in rows:
         # Text, because a plain string would be read as markup.
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _echo_json(value: Any) -> None:

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import signal
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +51,7 @@ class Memory(click.ParamType):
 @click.option("--report", type=Path, help="Write a report too.")
 @click.option("--force", is_flag=True, help="Replace the record and the report if they exist.")
 def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None, report: Path | None, force: bool, **options: Any) -> None:
-    """Train the runs of STUDY and write their labelled record.
+    """Train many runs, write their record.
 
     \b
     workbench run entropy_collapse --budget demo
@@ -64,7 +63,10 @@ def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None
 
         found = find(study)
         write = report_writer(report, force) if report else None
-        record = measured(found, out=out, overwrite=force, **options, **axes(found, settings, seeds))
+        chosen = axes(found, settings, seeds)
+        from ..rebuild import finished
+
+        record = finished(found, out=out, overwrite=force, progress=True, **options, **chosen)
         if write:
             write(record)
     click.echo("\n".join(told(found, record, out, report)))
@@ -73,26 +75,17 @@ def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None
 @click.command()
 @click.argument("study")
 def rebuild(study: str) -> None:
-    """Compute the shipped record of STUDY anew, and its verdicts, into datasets/."""
+    """Compute a shipped record anew.
+
+    The full budget of STUDY, its record rounded, its claims judged; record and verdicts go into datasets/.
+    """
     from ..places import datasets
 
     with stoppable(datasets() / f"{study}.rebuilding"):
         from .. import rebuild
 
-        path = rebuild.rebuild(study)
+        path = rebuild.rebuild(study, progress=True)
     click.echo(f"Record  {path} ({path.stat().st_size / 1e3:.0f} kB)")
-
-
-def measured(study: Any, **options: Any) -> Any:
-    """The finished record of a run; an interrupted one goes on as the interrupt it was."""
-    from ..engine import run
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Interrupted after")
-        record = run(study, progress=True, **options)
-    if "interrupted" in record.attrs:
-        raise KeyboardInterrupt
-    return record
 
 
 @contextmanager
@@ -150,20 +143,21 @@ def told(study: Any, record: Any, out: Path, report: Path | None) -> Iterator[st
     if report:
         yield f"Report  {report}"
     yield ""
-    yield f"{record.sizes['run']} runs of {record.attrs['steps']} steps in {record.attrs['seconds']:.0f} s; {diverged} diverged."
-    yield from study.summary(record) if study.summary else ()
+    yield from study.summary(record) if study.summary else [f"{diverged} of {record.sizes['run']} runs diverged."]
     yield from verdict_lines(json.loads(record.attrs.get("claims", "[]")))
     yield ""
     yield f"Open the lab with: {lab_command()}"
 
 
 def verdict_lines(verdicts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A line for each claim that the runs decide."""
+    """A line for each claim that the runs decide, and one for those they do not."""
     from ..claim import MIN_SEEDS
 
-    for verdict in (v for v in verdicts if v["status"] != "undecided"):
-        numbers = f"{verdict['mean']:.3g} [{verdict['low']:.3g}, {verdict['high']:.3g}]"
-        bound = f"{'above' if verdict['above'] else 'below'} {verdict['threshold']:g}"
-        yield f"Claim {verdict['status']}: {verdict['statement']} ({numbers}, {bound} expected, {verdict['n']} seeds)"
-    if any(0 < v["n"] < MIN_SEEDS for v in verdicts):
-        yield f"Claims are judged over at least {MIN_SEEDS} seeds: add --seeds {MIN_SEEDS}."
+    decided = [verdict for verdict in verdicts if verdict["status"] != "undecided"]
+    for verdict in decided:
+        numbers = f"{verdict['mean']:.3g} [{verdict['low']:.3g}, {verdict['high']:.3g}] {verdict['units']}".removesuffix(" 1")
+        bound = f"expected {'above' if verdict['above'] else 'below'} {verdict['threshold']:g}"
+        yield f"Claim {verdict['status']}: {verdict['statement']} ({numbers}, {bound}, {verdict['n']} seeds)."
+    if len(decided) < len(verdicts):
+        few = f"; claims are judged over at least {MIN_SEEDS} seeds" if any(0 < v["n"] < MIN_SEEDS for v in verdicts) else ""
+        yield f"{len(verdicts) - len(decided)} of {len(verdicts)} claims stay undecided on these runs{few}."

@@ -9,7 +9,10 @@ from ..errors import unknown
 @click.command()
 @click.argument("studies", nargs=-1)
 def check(studies: tuple[str, ...]) -> None:
-    """Put STUDIES (all of them by default) through the conformance battery; exit code 1 if one has a problem."""
+    """Put studies through the conformance battery.
+
+    All of them by default; the exit code is 1 if one has a problem.
+    """
     from ..catalogue import entries, find
 
     names = [entry.name for entry in entries()]
@@ -30,9 +33,9 @@ def check(studies: tuple[str, ...]) -> None:
 @click.command(context_settings=dict(ignore_unknown_options=True))
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def lab(options: tuple[str, ...]) -> None:
-    """Open the tour in JupyterLab; OPTIONS go to JupyterLab, such as --no-browser.
+    """Open the tour in JupyterLab.
 
-    Without a clone the notebooks are copied to ./stability-notebooks first.
+    OPTIONS go to JupyterLab, such as --no-browser. Without a clone the notebooks are copied to ./stability-notebooks first.
     """
     laboratory.require()
     kept = laboratory.kept()

@@ -18,15 +18,24 @@ def folder_of(path: str | Path) -> Path:
     return path.with_name(f"{path.name}.checkpoints")
 
 
+def check(state: Any) -> None:
+    """InputError for a state that cannot be kept because it holds more than tensors."""
+    for where, leaf in tree_flatten_with_path(state)[0]:
+        if not isinstance(leaf, torch.Tensor):
+            raise InputError(
+                f"This learner's state holds a {type(leaf).__name__} at {keystr(where)}, and only tensors can be kept; run it without "
+                "keep= (--keep). Forks then train it again from the start."
+            )
+
+
 def save_states(folder: Path, step: int, states: Mapping[int, Any]) -> Path:
     """Write the states of some runs before update `step`; several calls for one step write several files."""
     folder.mkdir(parents=True, exist_ok=True)
-    leaves = {f"{run}|{keystr(path)}": leaf.contiguous() for run, state in states.items() for path, leaf in tree_flatten_with_path(state)[0]}
-    if not all(isinstance(leaf, torch.Tensor) for leaf in leaves.values()):
-        raise InputError("This learner's state holds more than tensors and cannot be kept; run it without keep=.")
+    leaves = {f"{run}|{keystr(path)}": leaf for run, state in states.items() for path, leaf in tree_flatten_with_path(state)[0]}
+    leaves = {name: leaf.clone(memory_format=torch.contiguous_format) for name, leaf in leaves.items()}
     target = folder / f"step_{step:08d}_run_{min(states):06d}.safetensors"
     partial = target.with_suffix(".writing")
-    save_file({name: leaf.clone() for name, leaf in leaves.items()}, partial, metadata={"runs": ",".join(map(str, states))})
+    save_file(leaves, partial, metadata={"runs": ",".join(map(str, states))})
     partial.replace(target)
     return target
 
@@ -50,7 +59,9 @@ def load_state(path: Path, run: int, like: Any) -> Any:
                 name = f"{run}|{keystr(where)}"
                 tensor = file.get_tensor(name) if name in names else None
                 if tensor is None or tensor.shape != leaf.shape:
-                    raise InputError(f"Checkpoint {path.name!r} does not fit the study: leaf {keystr(where)!r} is missing or of another shape.")
+                    raise InputError(
+                        f"Checkpoint {path.name!r} does not fit the study: leaf {keystr(where)!r} is missing or of another shape."
+                    )
                 leaves.append(tensor.to(leaf))
     except (SafetensorError, OSError) as error:
         raise InputError(f"Checkpoint {path.name!r} is damaged ({error}); delete it to re-run from an earlier one.") from error

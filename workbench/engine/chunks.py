@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..probe import Probe
 from ..schema import Progress, Slab, due
 from ..study import Now, phase_starts
-from .cohorts import Cohort
+from .cohorts import Cohort, lane_values
 from .draws import Draws
 from .lanes import Layout, cast, is_finite
 
@@ -36,7 +36,7 @@ class Chunk:
     def __init__(self, cohort: Cohort, positions: Sequence[int], states: Sequence[Any], layout: Layout, setting: Setting) -> None:
         self.cohort, self.positions, self.layout, self.setting = cohort, list(positions), layout, setting
         self.states = layout.pack(states)
-        self.lanes = {name: self._lane([values[i] for i in positions]) for name, values in cohort.lanes.items()}
+        self.lanes = {n: lane_values(cohort, [v[i] for i in positions], setting.dtype, setting.device) for n, v in cohort.lanes.items()}
         self.keys = noise.key_of(torch.tensor([cohort.seeds[i] for i in positions]), device=setting.device)
         self.draws = Draws(cohort, self.positions, setting.dtype, setting.device)
         self.diverged = np.full(len(positions), NOT_DIVERGED)
@@ -94,24 +94,16 @@ class Chunk:
     def _part(self, indices: Sequence[int]) -> "Chunk":
         states = [self.layout.unpack(self.states, i) for i in indices]
         part = Chunk(self.cohort, [self.positions[i] for i in indices], states, self.layout, self.setting)
-        part.lanes = {name: values[list(indices)] for name, values in self.lanes.items()}
         part.diverged = self.diverged[list(indices)]
         return part
 
     def _measure(self, p: Probe, now: Tensor) -> Tensor:
         keys = noise.fold(self.keys, now)
+        of_one = partial(of_state, self.cohort, p)
         if p.vectorised and self.layout.name == "lanes":
-            return torch.vmap(lambda *of: p(of[0], self.cohort.knobs.filled(of[1]), self.cohort.shared, of[2]))(self.states, self.lanes, keys)
-        out = []
-        for i, state in enumerate(self.run_states()):
-            knobs = self.cohort.knobs.filled({name: values[i] for name, values in self.lanes.items()})
-            out.append(torch.as_tensor(p(state, knobs, self.cohort.shared, keys[i]), device=self.setting.device))
-        return torch.stack(out)
-
-    def _lane(self, values: Sequence[Any]) -> Any:
-        if getattr(self.cohort.study.learner, "lanes", True):
-            return torch.tensor(values, dtype=self.setting.dtype, device=self.setting.device)
-        return np.array(values, dtype=object)
+            return torch.vmap(of_one)(self.states, self.lanes, keys)
+        lanes = ({name: values[i] for name, values in self.lanes.items()} for i in range(len(self.positions)))
+        return torch.stack([of_one(*each) for each in zip(self.run_states(), lanes, keys, strict=True)])
 
 
 class _Stretch:
@@ -149,11 +141,16 @@ def one_step(
     knobs = cohort.knobs.filled(lanes)
     now = Now(step.to(dtype), noise.fold(key, step), phase)
     new, moment = cohort.study.learner.step(state, batch, knobs, cohort.shared, now)
-    values = {p.name: p(moment) for p in probes}
+    values = {p.name: torch.as_tensor(p(moment), device=key.device) for p in probes}
     finite = is_finite(state["params"] if isinstance(state, dict) and "params" in state else state)
     if "loss" in vars(moment):
         finite = finite & torch.isfinite(torch.as_tensor(moment.loss))
     return cast(new, dtype), (values, finite)
+
+
+def of_state(cohort: Cohort, p: Probe, state: Any, lanes: Any, key: Tensor) -> Tensor:
+    """The value of a state probe for one run."""
+    return torch.as_tensor(p(state, cohort.knobs.filled(lanes), cohort.shared, key), device=key.device)
 
 
 def phase_at(cohort: Cohort, step: int, steps: int) -> str:

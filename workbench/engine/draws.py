@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from .. import noise
-from .cohorts import Cohort, Restricted
+from .cohorts import Cohort, Restricted, lane_values
 from .lanes import cast
 
 
@@ -22,9 +22,10 @@ class Draws:
         names = sorted(self.reads & set(cohort.lanes))
         rows = [(cohort.seeds[i], *(cohort.lanes[name][i] for name in names)) for i in positions]
         distinct = list(dict.fromkeys(rows))
-        self.of_lane = torch.tensor([distinct.index(row) for row in rows], device=device)
+        place = {row: i for i, row in enumerate(distinct)}
+        self.of_lane = torch.tensor([place[row] for row in rows], device=device)
         self.keys = noise.fold(noise.key_of(torch.tensor([row[0] for row in distinct]), device=device), "task")
-        self.lanes = {name: torch.tensor([row[i + 1] for row in distinct], dtype=dtype, device=device) for i, name in enumerate(names)}
+        self.lanes = {name: lane_values(cohort, [row[i + 1] for row in distinct], dtype, device) for i, name in enumerate(names)}
         self.vectorised = getattr(cohort.study.learner, "lanes", True) and getattr(self.task, "lanes", True)
 
     def at(self, step: int) -> tuple[Any, bool]:
@@ -38,7 +39,7 @@ class Draws:
         drawn = [self._one(key, {name: values[i] for name, values in self.lanes.items()}) for i, key in enumerate(keys)]
         return [drawn[i] for i in self.of_lane], False
 
-    def _one(self, key: Tensor, lanes: dict[str, Tensor]) -> Any:
+    def _one(self, key: Tensor, lanes: dict[str, Any]) -> Any:
         knobs = Restricted(
             self.cohort.knobs.filled(lanes), self.reads, f"the task of {self.cohort.study.name!r}", "name it in the task's reads"
         )

@@ -16,7 +16,7 @@ from ..knobs import specs
 from ..progress import ProgressBar
 from ..record import blank, fill, timeline, with_events
 from ..schema import Change, Progress
-from ..study import Study
+from ..study import Study, Terms
 from . import checkpoints
 from .cohorts import prepared
 from .lanes import cast
@@ -49,7 +49,14 @@ class Past:
 
 
 def fork(
-    record: xr.DataTree, run: int, step: int, *, study: Study | None = None, steps: int | None = None, progress: bool | None = None, **knobs: Any
+    record: xr.DataTree,
+    run: int,
+    step: int,
+    *,
+    study: Study | None = None,
+    steps: int | None = None,
+    progress: bool | None = None,
+    **knobs: Any,
 ) -> tuple[xr.DataTree, xr.DataTree]:
     """Branch a run before update `step`: parent and child go on from the same state on the same data, the child with other knobs.
 
@@ -95,16 +102,22 @@ def adapted(past: Past, state: Any, before: Mapping[str, Any], after: Mapping[st
     """The state carried from one row of knobs to another; InputError with the reason where it cannot be."""
     known = specs(past.study.knobs)
     static = [name for name, spec in known.items() if not spec.is_lane and before[name] != after[name]]
+    for name in static:
+        if known[name].acts == "shape" or not hasattr(past.study.learner, "adapt"):
+            why = "is fixed for a run" if known[name].acts == "shape" else "cannot change while this learner trains"
+            raise InputError(
+                f"Knob {name!r} {why} (here {before[name]!r}); begin a new run with {name}={after[name]!r} instead of forking."
+            )
     if not static:
         return state
-    learner, name = past.study.learner, static[0]
-    if known[name].acts == "shape" or not hasattr(learner, "adapt"):
-        why = "is fixed for a run" if known[name].acts == "shape" else "cannot change while this learner trains"
-        raise InputError(f"Knob {name!r} {why} (here {before[name]!r}); begin a new run with {name}={after[name]!r} instead of forking.")
-    knobs = past.study.knobs(**{k: after[k] for k in known})
-    shared = prepared(past.study, knobs, past.device, past.dtype)
     key = noise.fold(noise.key_of(before["seed"], device=past.device), "init")
-    return cast(learner.adapt(state, key, knobs, shared), past.dtype)
+    with torch.no_grad():
+        return cast(past.study.learner.adapt(state, key, _terms(past, before), _terms(past, after)), past.dtype)
+
+
+def _terms(past: Past, row: Mapping[str, Any]) -> Terms:
+    knobs = past.study.knobs(**{name: row[name] for name in specs(past.study.knobs)})
+    return Terms(knobs, prepared(past.study, knobs, past.device, past.dtype))
 
 
 def deviation(record: xr.DataTree, again: xr.DataTree, run: int) -> dict[str, float]:

@@ -30,8 +30,8 @@ def size_in_bytes(tree: Any) -> int:
 
 def is_finite(tree: Any) -> Tensor:
     """Whether all floating-point leaves of one run are finite; 0-dim bool."""
-    sums = [x.sum() for x in tree_leaves(tree) if isinstance(x, Tensor) and x.is_floating_point()]
-    return torch.isfinite(torch.stack([s.to(torch.float64) for s in sums])).all() if sums else torch.tensor(True)
+    sums = [x.sum(dtype=torch.float64) for x in tree_leaves(tree) if isinstance(x, Tensor) and x.is_floating_point()]
+    return torch.isfinite(torch.stack(sums)).all() if sums else torch.tensor(True)
 
 
 class Vectorised:

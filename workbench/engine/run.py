@@ -28,7 +28,7 @@ from ..store import Store, partial_path
 from ..study import Study
 from . import checkpoints
 from .lanes import LAYOUTS
-from .stream import Kept, Plan, fastest_device, plan, stream
+from .stream import Kept, Plan, fastest_device, initial_state, plan, stream
 
 FLUSH_SECONDS = 2.0
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -76,6 +76,8 @@ def run(
     if out is not None:
         _check_output(out, overwrite)
     ready = plan(study, rows, steps, device=_device(device, study, rows, steps, settings), **settings)
+    if keep is not None:
+        checkpoints.check(initial_state(ready.cohorts[0], 0, ready.setting))
     attrs = provenance(study, ready) | {"design": design.to_json(), "memory_budget": ready.budget}
     return _consume(ready, attrs, out, keep, progress, overwrite)
 
@@ -159,7 +161,9 @@ def _command() -> str:
     return shlex.join(["workbench", *sys.argv[1:]]) if name in ("__main__.py", "workbench") else "wb.run"
 
 
-def _consume(ready: Plan, attrs: dict[str, Any], out: str | Path | None, keep: int | None, show: bool | None, overwrite: bool) -> xr.DataTree:
+def _consume(
+    ready: Plan, attrs: dict[str, Any], out: str | Path | None, keep: int | None, show: bool | None, overwrite: bool
+) -> xr.DataTree:
     ready.schema.attrs.update(attrs)
     record = blank(ready.schema)
     for folder in _leftovers(out) if out is not None else ():

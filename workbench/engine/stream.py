@@ -70,7 +70,8 @@ def plan(
     """
     device = device or torch.device("cpu")
     measured = study.probes_named(probes)
-    cohorts = cohorts_of(study, rows, measured, device, dtype)
+    with _ONE_AT_A_TIME:
+        cohorts = cohorts_of(study, rows, measured, device, dtype)
     schema = Schema(
         rows=rows,
         columns={name: dict(units=spec.units, long_name=spec.doc) for name, spec in specs(study.knobs).items()},
@@ -91,7 +92,7 @@ def stream(plan: Plan, *, keep: int | None = None, until: int | None = None) -> 
     With `until` it stops before that update, and yields the states there.
     """
     with _ONE_AT_A_TIME, torch.no_grad():
-        chunks = [chunk for cohort in plan.cohorts for chunk in _chunks(plan, cohort)]
+        chunks = [chunk for cohort in plan.cohorts for chunk in chunks_of(plan, cohort)]
     step, length, end = plan.start, FIRST_STRETCH, plan.setting.steps if until is None else until
     while True:
         if (keep and step % keep == 0) or step == until:
@@ -110,8 +111,7 @@ def _advance_all(chunks: list[Chunk], start: int, stop: int) -> Iterator[Any]:
     done: list[Chunk] = []
     while waiting:
         chunk, first = waiting.pop(0)
-        for item in _locked(chunk.advance(first, stop)):
-            yield item
+        yield from _locked(chunk.advance(first, stop))
         if chunk.out_of_memory_at is None:
             done.append(chunk)
             continue
@@ -131,19 +131,27 @@ def _locked(items: Iterator[Any]) -> Iterator[Any]:
         yield item
 
 
-def _chunks(plan: Plan, cohort: Cohort) -> list[Chunk]:
-    states = [plan.states[run] if run in plan.states else initial_state(cohort, i, plan.setting) for i, run in enumerate(cohort.runs)]
-    layout = _layout(plan, cohort, states)
+def chunks_of(plan: Plan, cohort: Cohort) -> list[Chunk]:
+    """The runs of a cohort at their start, in chunks whose steps fit the plan's memory budget."""
+    runs = len(cohort.runs)
+    layout = _layout(plan, cohort)
     plan.layouts.update(dict.fromkeys(cohort.runs, layout.name))
-    alone = Chunk(cohort, [0], states[:1], layout, plan.setting)
-    in_flight = memory.peak_bytes(lambda: alone.step(plan.start)) if len(states) > 1 else 0
-    size = memory.chunk_size(len(states), size_in_bytes(states[0]), in_flight, plan.budget - _at_rest_elsewhere(plan, cohort, states[0]))
-    groups = [range(i, min(i + size, len(states))) for i in range(0, len(states), size)]
-    return [Chunk(cohort, group, [states[i] for i in group], layout, plan.setting) for group in groups]
+    size = _chunk_size(plan, _chunk(plan, cohort, range(1), layout)) if runs > 1 else 1
+    return [_chunk(plan, cohort, range(i, min(i + size, runs)), layout) for i in range(0, runs, size)]
 
 
-def _at_rest_elsewhere(plan: Plan, cohort: Cohort, state: Any) -> int:
-    return (plan.runs - len(cohort.runs)) * size_in_bytes(state)
+def _chunk(plan: Plan, cohort: Cohort, positions: Sequence[int], layout: Layout) -> Chunk:
+    # States are made here, chunk by chunk: beside those that stand, never more than one chunk's are held twice.
+    given = {i: plan.states[cohort.runs[i]] for i in positions if cohort.runs[i] in plan.states}
+    states = [given[i] if i in given else initial_state(cohort, i, plan.setting) for i in positions]
+    return Chunk(cohort, positions, states, layout, plan.setting)
+
+
+def _chunk_size(plan: Plan, alone: Chunk) -> int:
+    """How many lanes like the one of `alone` to advance at once."""
+    runs, at_rest = len(alone.cohort.runs), size_in_bytes(alone.states)
+    in_flight = memory.peak_bytes(lambda: alone.step(plan.setting.steps))  # at the end every clock fires
+    return memory.chunk_size(runs, at_rest, in_flight, plan.budget - (plan.runs - runs) * at_rest)
 
 
 def initial_state(cohort: Cohort, position: int, setting: Setting) -> Any:
@@ -158,13 +166,13 @@ def _number(value: Any, cohort: Cohort, setting: Setting) -> Tensor | Any:
     return torch.tensor(value, dtype=setting.dtype, device=setting.device) if getattr(cohort.study.learner, "lanes", True) else value
 
 
-def _layout(plan: Plan, cohort: Cohort, states: Sequence[Any]) -> Layout:
-    if not getattr(cohort.study.learner, "lanes", True) or (len(states) == 1 and plan.mode == "auto"):
+def _layout(plan: Plan, cohort: Cohort) -> Layout:
+    if not getattr(cohort.study.learner, "lanes", True) or (len(cohort.runs) == 1 and plan.mode == "auto"):
         return Looped
     if plan.mode != "auto":
         return LAYOUTS[plan.mode]
-    few = list(range(min(8, len(states))))
-    seconds = {layout: _seconds(Chunk(cohort, few, [states[i] for i in few], layout, plan.setting)) for layout in (Vectorised, Looped)}
+    few = range(min(8, len(cohort.runs)))
+    seconds = {layout: _seconds(_chunk(plan, cohort, few, layout)) for layout in (Vectorised, Looped)}
     return min(seconds, key=seconds.__getitem__)
 
 
@@ -202,5 +210,5 @@ def _union(all_labels: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, list[
 def fastest_device(plans: Sequence[Plan]) -> torch.device:
     """The device of the plan whose first cohort makes an update in the least time."""
     with _ONE_AT_A_TIME, torch.no_grad():
-        seconds = [_seconds(_chunks(each, each.cohorts[0])[0]) for each in plans]
+        seconds = [_seconds(chunks_of(each, each.cohorts[0])[0]) for each in plans]
     return plans[seconds.index(min(seconds))].setting.device

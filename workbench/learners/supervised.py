@@ -9,7 +9,7 @@ from torch.func import grad_and_value
 
 from .. import models, numerics, optimizers, schedules
 from ..optimizers import Traits, of_role
-from ..study import Moment, Now
+from ..study import Moment, Now, Terms
 from ..taps import Edit, recording
 from .losses import cross_entropy, z_penalty
 
@@ -80,12 +80,17 @@ class Supervised:
         moved = {name: p + updates[name] for name, p in params.items()}
         return dict(params=moved, buffers={**buffers, **frame["kept"]}, optimizer=optimizer), moment
 
-    def adapt(self, state: Mapping[str, Any], key: Tensor, knobs: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
+    def adapt(self, state: Mapping[str, Any], key: Tensor, old: Terms, new: Terms) -> dict[str, Any]:
         """The state carried over to other static knobs: leaves of the same name and shape are kept, new ones begin neutral.
 
-        Raises InputError naming the leaf whose shape does not fit. Moments of an optimizer of another kind start at zero.
+        Where sigmaReparam goes, the weights become those that were applied. Raises InputError naming the leaf whose shape does
+        not fit. Moments of an optimizer of another kind start at zero.
         """
-        params, buffers = models.initialize(shared["model"], key, knobs, given={**state["params"], **state["buffers"]})
+        knobs, shared = new
+        params, buffers = state["params"], state["buffers"]
+        if not getattr(knobs, "sigma_reparam", False):
+            params = models.effective_weights(old.shared["model"], params, buffers)
+        params, buffers = models.initialize(shared["model"], key, knobs, given={**params, **buffers})
         fresh = optimizers.chosen(knobs, shared["traits"]).init(params)
         same_kind = fresh.keys() == state["optimizer"].keys()
         return dict(params=params, buffers=buffers, optimizer=_carried(fresh, state["optimizer"]) if same_kind else fresh)

@@ -54,8 +54,8 @@ def _update(
         g = decayed_gradient(name, grads[name], p, knobs, traits)
         m[name] = beta1 * state["m"][name] + (1 - beta1) * g
         v[name] = beta2 * state["v"][name] + (1 - beta2) * g * g
-        direction = m[name] / first / _denominator(v[name], second, epsilon)
-        updates[name] = decayed_update(name, direction, p, knobs, traits, rate)
+        del g  # a whole network may be one tensor: nothing of its size is held on to
+        updates[name] = decayed_update(name, m[name] / first / _denominator(v[name], second, epsilon), p, knobs, traits, rate)
     return updates, {"count": count, "m": m, "v": v}
 
 

@@ -1,5 +1,6 @@
 """Clipping of gradients before the optimizer sees them."""
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,4 +35,20 @@ def _update(
     norm = global_norm(grads)
     clip = torch.as_tensor(knobs.clip, dtype=norm.dtype, device=norm.device)
     share = torch.where(clip > 0, (clip / (norm + 1e-6)).clamp(max=1), 1.0)
-    return inner.update({name: share * g for name, g in grads.items()}, state, params, knobs, key, rate)
+    return inner.update(_Scaled(grads, share), state, params, knobs, key, rate)
+
+
+class _Scaled(Mapping[str, Tensor]):
+    """Tensors times a factor, each made when it is asked for, so that no second copy of all gradients is held."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], factor: Tensor) -> None:
+        self.tensors, self.factor = tensors, factor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.factor * self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)

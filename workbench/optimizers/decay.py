@@ -32,7 +32,8 @@ def decayed_update(name: str, direction: Tensor, param: Tensor, knobs: Any, trai
     -c rate (direction + w param) (coupled), -s (c lr direction + w param) (independent; arXiv 2309.14322).
     """
     pace = rate * traits.scale(name)
+    direction = -pace * direction
     if knobs.weight_decay_kind == "l2" or not traits.decays(name):
-        return -pace * direction
+        return direction
     share = pace if knobs.weight_decay_kind == "coupled" else rate / knobs.lr
-    return -pace * direction - share * knobs.weight_decay * param
+    return direction - share * knobs.weight_decay * param

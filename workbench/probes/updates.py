@@ -35,9 +35,9 @@ def update_rms(m):
 
 @probe("layer", every=10)
 def effective_step(m):
-    """Adam's step per unit of mean gradient, rate / (sqrt(v_hat) + epsilon), geometric mean over a layer's parameters
+    """Adam's step per unit of mean gradient
 
-    NaN for an optimizer that keeps no mean square.
+    rate / (sqrt(v_hat) + epsilon), geometric mean over the parameters of a layer. NaN for an optimizer that keeps no mean square.
     """
     layers = by_layer(m.params)
     if "v" not in m.optimizer:

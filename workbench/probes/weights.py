@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import models, numerics
+from ..errors import InputError
 from ..optimizers import global_norm
 from ..probe import probe
 from .layers import norms
@@ -29,8 +30,11 @@ def spectral_norm(m):
 
     With sigmaReparam that of gamma / sigma(W) * W; rounded if weights are. NaN for a matrix that is not finite.
     """
-    roles, weights = m.shared["roles"], applied_weights(m)
-    return torch.stack([top_singular_value(w) for name, w in weights.items() if w.ndim == 2 and roles[name] == "matrix"])
+    roles = m.shared["roles"]
+    matrices = [w for name, w in applied_weights(m).items() if w.ndim == 2 and roles[name] == "matrix"]
+    if not matrices:
+        raise InputError("This model has no matrix with two axes inside the network; leave out the probe 'spectral_norm'.")
+    return torch.stack([top_singular_value(w) for w in matrices])
 
 
 def applied_weights(m: Any) -> dict[str, Tensor]:

@@ -266,7 +266,7 @@ study = Study(
     knobs=Settings,
     task=TASK,
     learner=Supervised(model, evaluation=TASK.evaluation),
-    probes=(train_loss, learning_rate, attention_entropy, attention_entropy_bound, attention_logit_max),
+    probes=(train_loss, learning_rate, attention_entropy, attention_entropy_bound.on_clock(100), attention_logit_max),
     optional_probes=(
         validation_loss,
         validation_accuracy,
@@ -286,7 +286,7 @@ study = Study(
     budgets={
         "smoke": Budget(grid(lr=(3e-3, 1e-1), qk_norm=(False, True), width=16, depth=1, batch=4), 30),
         "demo": Budget(_demo_design(), 200),
-        "full": Budget(_full_design(), 400, probes=("validation_loss",)),
+        "full": Budget(_full_design(), 250, probes=("spectral_entropy_bound",)),
     },
     presets=(
         Preset("collapse at a high rate", {"lr": 1e-1}, "Entropy falls to zero within some twenty steps and the loss stalls."),

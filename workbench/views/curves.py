@@ -11,13 +11,15 @@ import numpy as np
 from ..errors import InputError
 from ..view import view
 from .extras import alt
-from .panels import hue, knob_tooltips, panels, run_table
+from .layout import layout
+from .panels import hue, knob_tooltips, panels, run_table, unseen
 from .span import Span, span
-from .theme import label, number, rounded, wrapped
+from .theme import CROSS, label, number, rounded, wrapped
 
 POINTS = 12_000
 MOST, LEAST = 400, 10
-HEADROOM = 100
+HEADROOM = 10
+NONE: Mapping[str, float] = {}
 
 
 def decimate(values: np.ndarray, points: int) -> np.ndarray:
@@ -45,35 +47,46 @@ def curves(
     *,
     reduce: Callable[[Any], Any] | None = None,
     title: str | None = None,
-    references: Mapping[str, float] | None = None,
+    references: Mapping[str, float] = NONE,
     ceiling: float | None = None,
+    logarithmic: bool | None = None,
 ) -> Any:
     """Lines of `variable` against step, one a run: colour is the main knob, panels are the other ones.
 
     `reduce` takes the variable to dims (run, step), by default the mean over what else it has; `title` then names the result.
-    `references` are horizontal rules, by label. What lies above `ceiling` is drawn at the upper edge. The axis is logarithmic where
-    the values span 30-fold and none is negative. Raises InputError if `reduce` leaves other dimensions.
+    `references` are horizontal rules, by label (NaN: none). What lies above `ceiling` is drawn at the upper edge. The axis is
+    logarithmic where the values span 10-fold and none is negative, unless said. Raises InputError if `reduce` leaves other dimensions.
     """
     measured = record.wb[variable]
     values = (reduce or _mean)(measured)
     if set(values.dims) != {"run", "step"}:
         raise InputError(f"reduce leaves {variable!r} with dimensions {', '.join(map(str, values.dims))}; it must leave run and step.")
     heights, steps = np.asarray(values.transpose("run", "step").values, float), values["step"].values
-    axis = span(heights, (references or {}).values(), ceiling)
-    group, colour, factors = hue(record)
-    table = run_table(record, factors).assign(colour=group.of_runs, **_lines(heights, steps), **_ends(record, heights, axis))
+    axis = span(heights, references.values(), ceiling=ceiling, logarithmic=logarithmic)
+    plan = layout(record)
+    group, colour, factors = hue(record, plan)
+    table = run_table(record, factors).assign(colour=group.of_runs(group.names), **_lines(heights, steps), **_ends(record, heights, axis))
     encoding = _encoding(axis, steps, label(measured, title), colour)
     layers = [_line(record, variable, encoding, pick=len(group.names) > 1)]
     layers += [_end(record, encoding)] if table["ended"].notna().any() else []
-    layers += [layer for text, at in (references or {}).items() for layer in reference(text, at, encoding["y"])]
-    return panels(layers, table, factors, notes=axis.notes, description=f"{label(measured, title)} against step, {len(table)} runs")
+    layers += [layer for text, at in references.items() for layer in reference(text, at, encoding["y"], axis)]
+    notes = [*axis.notes, *unseen(plan, factors)]
+    return panels(layers, table, factors, notes=notes, description=f"{label(measured, title)} against step, {len(table)} runs")
 
 
-def reference(text: str, at: float, y: Any) -> list[Any]:
-    """A dashed rule across the chart with its label."""
-    base = alt.Chart(alt.Data(values=[{"value": at, "text": text}])).encode(y=y)
-    rule = base.mark_rule(strokeDash=[5, 4])
-    return [rule, base.mark_text(align="right", baseline="bottom", dx=-3, dy=-3, fontSize=11).encode(text="text:N", x=alt.value("width"))]
+def initial(values: Any) -> float:
+    """The median over runs of the first measurement; NaN if none is finite."""
+    first = np.asarray(values.isel(step=0).values, float)
+    return float(np.median(first[np.isfinite(first)])) if np.isfinite(first).any() else math.nan
+
+
+def reference(text: str, at: float, y: Any, axis: Span) -> list[Any]:
+    """A dashed rule across the chart with its label; nothing if its place is not known or not on the axis."""
+    if not axis.low <= at <= axis.high:
+        return []
+    base = alt.Chart(alt.Data(values=[{"value": at, "text": f"{text} {number(at)}"}])).encode(y=y)
+    words = base.mark_text(align="right", baseline="bottom", dx=-4, dy=-3, fontSize=11).encode(text="text:N", x=alt.value("width"))
+    return [base.mark_rule(strokeDash=[5, 4]), words]
 
 
 def _mean(values: Any) -> Any:
@@ -115,7 +128,7 @@ def _encoding(axis: Span, steps: np.ndarray, title: str, colour: Any) -> dict[st
     ends = [int(steps[0]), int(max(steps[-1], steps[0] + 1))]
     return {
         "x": alt.X("step:Q", title="step", scale=alt.Scale(domain=ends, nice=False), axis=alt.Axis(tickCount=5, format="~s", grid=False)),
-        "y": alt.Y("value:Q", title=wrapped(title), scale=axis.scale, axis=alt.Axis(tickCount=6, format="~g")),
+        "y": alt.Y("value:Q", title=wrapped(title), scale=axis.scale, axis=axis.marks),
         "color": colour,
     }
 
@@ -134,18 +147,16 @@ def _end(record: Any, encoding: Mapping[str, Any]) -> Any:
     """A cross where a run diverged."""
     ends = alt.Chart().transform_filter("datum.ended !== null")
     ends = ends.transform_calculate(step="datum.ended", value="datum.ended_at", mark="'diverged'")
-    shape = alt.Shape("mark:N", title="", scale=alt.Scale(domain=["diverged"], range=["cross"]))
+    shape = alt.Shape("mark:N", title="", scale=alt.Scale(domain=["diverged"], range=[CROSS]))
     tooltip = [*knob_tooltips(record), alt.Tooltip("step:Q", title="diverged at step")]
-    cross = ends.mark_point(filled=True, angle=45, size=110, opacity=1, stroke="white", strokeWidth=0.7)
+    cross = ends.mark_point(filled=True, size=110, opacity=1, stroke="white", strokeWidth=0.7)
     return cross.encode(**encoding, shape=shape, tooltip=tooltip)
 
 
 @view("train_loss")
 def loss_curves(record: Any) -> Any:
     """Training loss of every run against step; a cross marks where a run diverged."""
-    start = record.wb["train_loss"].values[:, 0]
-    start = start[np.isfinite(start)]
-    return curves(record, "train_loss", ceiling=HEADROOM * float(np.median(start)) if start.size else None)
+    return curves(record, "train_loss", ceiling=HEADROOM * initial(record.wb["train_loss"]))
 
 
 def entropy(record: Any, *, threshold: float | None = None, uniform: float | None = None) -> Any:
@@ -157,6 +168,7 @@ def entropy(record: Any, *, threshold: float | None = None, uniform: float | Non
         reduce=lambda entropies: entropies.mean("head").min("layer"),
         title="attention entropy of the smallest layer, mean over heads",
         references={text: at for text, at in rules.items() if at is not None},
+        logarithmic=False,
     )
 
 

@@ -24,14 +24,13 @@ class Factor:
     codes: np.ndarray
 
     @property
-    def of_runs(self) -> np.ndarray:
-        """Each run's group, by name."""
-        return np.array(self.names, object)[self.codes]
+    def heads(self) -> tuple[str, ...]:
+        """The names, each so that it needs no title."""
+        return self.names if self.title == VARIANT else tuple(f"{shortened(self.title)} = {name}" for name in self.names)
 
-    @property
-    def headed(self) -> Factor:
-        """The same groups, named so that they need no title."""
-        return Factor("", tuple(name if self.title == VARIANT else f"{self.title} = {name}" for name in self.names), self.codes)
+    def of_runs(self, names: Sequence[str]) -> np.ndarray:
+        """Each run's group, by these names of the groups."""
+        return np.array(names, object)[self.codes]
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,14 @@ def _is_crossed(codes: pd.DataFrame, name: str) -> bool:
 
 
 def _variants(record: Any, knobs: Sequence[str]) -> Factor:
-    """One group for each combination of `knobs` that occurs, named by what sets it apart from the commonest values."""
+    """One group for each combination of `knobs` that occurs, named by what sets it apart from the commonest values; plain first."""
     table = pd.DataFrame({name: record[name].values for name in knobs})
-    combinations = table.drop_duplicates().sort_values(list(knobs), kind="stable", ignore_index=True)
-    usual = {name: combinations[name].mode()[0] for name in knobs}
+    combinations = table.drop_duplicates()
+    usual = combinations.mode().iloc[0]
+    combinations = combinations.loc[(combinations != usual).sum(axis=1).sort_values(kind="stable").index]
     names = [", ".join(_said(k, v) for k, v in row.items() if v != usual[k]) or "plain" for row in combinations.to_dict("records")]
-    place = {tuple(row): i for i, row in enumerate(combinations.itertuples(index=False))}
-    return Factor(VARIANT, tuple(shortened(n) for n in names), np.array([place[tuple(row)] for row in table.itertuples(index=False)]))
+    place = {row: i for i, row in enumerate(combinations.itertuples(index=False, name=None))}
+    return Factor(VARIANT, tuple(map(shortened, names)), np.array([place[row] for row in table.itertuples(index=False, name=None)]))
 
 
 def _said(knob: str, value: Any) -> str:
@@ -82,9 +82,9 @@ def _said(knob: str, value: Any) -> str:
     return f"{knob} {word(value)}"
 
 
-def described(record: Any, knobs: Sequence[str] | None = None) -> np.ndarray:
+def described(record: Any) -> np.ndarray:
     """Each run in words, by the knobs that vary: `lr 0.003, qk_norm true, seed 2`."""
-    knobs = record.wb.varied if knobs is None else knobs
+    knobs = sorted(record.wb.varied, key="seed".__eq__)
     out = np.full(record.sizes["run"], "", object)
     for i, name in enumerate(knobs):
         found, codes = np.unique(record[name].values, return_inverse=True)

@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 
 from .extras import alt
-from .layout import Factor, layout
-from .span import is_logarithmic
-from .theme import CATEGORIES, FAINT, shortened, word
+from .layout import Factor, Layout
+from .span import Span, is_logarithmic
+from .theme import CATEGORIES, FAINT, PALEST, ramp, shortened, word
 
 MOST_PANELS = 12
 MOST_COLOURS = 12
 LOG_KNOB = 8
-RAMP = {"name": "viridis", "extent": [0, 0.9]}
-SIZES = {1: (560, 320), 2: (350, 260), 3: (250, 210)}
-SMALLEST = (200, 170)
+WIDTHS, HEIGHTS = {1: 560, 2: 350, 3: 250}, {1: 280, 2: 200}
+GRADIENT = {"name": "viridis", "extent": [0, PALEST]}
 
 
 def run_table(record: Any, factors: Sequence[Factor]) -> pd.DataFrame:
@@ -28,13 +27,20 @@ def run_table(record: Any, factors: Sequence[Factor]) -> pd.DataFrame:
         found, codes = np.unique(record[name].values, return_inverse=True)
         columns[f"knob_{i}"] = np.array([word(value) for value in found], object)[codes]
     for i, factor in enumerate(panel_factors(factors)):
-        columns[f"panel_{i}"] = factor.of_runs
+        columns[f"panel_{i}"] = factor.of_runs(factor.heads)
     return pd.DataFrame(columns)
 
 
 def panel_factors(factors: Sequence[Factor]) -> list[Factor]:
     """The factors that get panels of their own: the first two that are not too many."""
-    return [factor.headed for factor in factors if 1 < len(factor.names) <= MOST_PANELS][:2]
+    return [factor for factor in factors if 1 < len(factor.names) <= MOST_PANELS][:2]
+
+
+def unseen(plan: Layout, factors: Sequence[Factor]) -> list[str]:
+    """A note on the varied knobs that a chart does not tell apart; `factors` are those left for its panels."""
+    shown = {factor.title for factor in panel_factors(factors)}
+    names = [*(factor.title for factor in factors if factor.title not in shown), *plan.folded]
+    return [f"not told apart here: {', '.join(map(shortened, names))}"] if names else []
 
 
 def knob_tooltips(record: Any) -> list[alt.Tooltip]:
@@ -49,15 +55,14 @@ def inline(table: pd.DataFrame) -> alt.Data:
     return alt.Data(values=table.astype(object).where(table.notna(), None).to_dict("records"))
 
 
-def hue(record: Any) -> tuple[Factor, Any, list[Factor]]:
+def hue(record: Any, plan: Layout) -> tuple[Factor, Any, list[Factor]]:
     """What colour says (the main knob, else the first factor), its encoding of the field `colour`, and the factors left over."""
-    plan = layout(record)
     if plan.main:
         values, codes = np.unique(record[plan.main].values, return_inverse=True)
         if len(values) > MOST_COLOURS:
             return Factor(plan.main, tuple(values.tolist()), codes), gradient(plan.main, values), list(plan.factors)
         factor = Factor(plan.main, tuple(map(word, values)), codes)
-        return factor, ramp(factor), list(plan.factors)
+        return factor, ordered(factor), list(plan.factors)
     if plan.factors:
         return plan.factors[0], categories(plan.factors[0]), list(plan.factors[1:])
     return Factor("", ("",), np.zeros(record.sizes["run"], int)), alt.value(CATEGORIES[0]), []
@@ -69,33 +74,41 @@ def categories(factor: Factor) -> alt.Color:
     return alt.Color("colour:N", title=shortened(factor.title), scale=alt.Scale(domain=list(factor.names), range=colours))
 
 
-def ramp(factor: Factor) -> alt.Color:
+def ordered(factor: Factor) -> alt.Color:
     """Colours in order, one a group."""
-    scale = alt.Scale(domain=list(factor.names), scheme=RAMP)
-    return alt.Color("colour:O", title=shortened(factor.title), scale=scale, sort=list(factor.names))
+    scale = alt.Scale(domain=list(factor.names), range=ramp(len(factor.names)))
+    strokes = alt.Legend(symbolType="stroke")
+    return alt.Color("colour:O", title=shortened(factor.title), scale=scale, sort=list(factor.names), legend=strokes)
 
 
 def gradient(title: str, values: np.ndarray) -> alt.Color:
     """Colours in order for numbers."""
-    kind = "log" if is_logarithmic(values, LOG_KNOB) else "linear"
-    scale = alt.Scale(domain=[float(values.min()), float(values.max())], type=kind, scheme=RAMP)
-    return alt.Color("colour:Q", title=shortened(title), scale=scale, legend=alt.Legend(format="~g", tickCount=5))
+    ends = Span(float(values.min()), float(values.max()), is_logarithmic(values, LOG_KNOB))
+    legend = alt.Legend(type="gradient", format="~g", values=ends.marks.to_dict()["values"])
+    scale = alt.Scale(domain=[ends.low, ends.high], type="log" if ends.logarithmic else "linear", scheme=GRADIENT)
+    return alt.Color("colour:Q", title=shortened(title), scale=scale, legend=legend)
 
 
 def panels(layers: Sequence[Any], table: pd.DataFrame, factors: Sequence[Factor], *, description: str, notes: Sequence[str] = ()) -> Any:
     """The layers over the table, once for each group of the panel factors."""
     shown = panel_factors(factors)
-    across = shown[-1] if shown else None
-    columns = min(len(across.names), 3) if len(shown) == 1 else len(across.names) if across else 1
-    width, height = SIZES.get(columns, SMALLEST)
-    chart = alt.layer(*layers, data=inline(table)).properties(width=width, height=height)
+    rows, columns = _grid([len(factor.names) for factor in shown])
+    chart = alt.layer(*layers, data=inline(table)).properties(width=WIDTHS.get(columns, 200), height=HEIGHTS.get(rows, 150))
     if len(shown) == 1:
         chart = chart.facet(_panel(alt.Facet, 0, shown[0]), columns=columns)
     elif shown:
         chart = chart.facet(row=_panel(alt.Row, 0, shown[0]), column=_panel(alt.Column, 1, shown[1]))
-    title = {"title": alt.Title("; ".join(notes), fontSize=12, fontWeight="normal", color=FAINT)} if notes else {}
+    title = {"title": alt.Title(list(notes), fontSize=12, fontWeight="normal", color=FAINT)} if notes else {}
     return chart.properties(description=description, **title)
 
 
+def _grid(groups: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of panels."""
+    if len(groups) == 2:
+        return groups[0], groups[1]
+    columns = min(groups[0], 3) if groups else 1
+    return -(-groups[0] // columns) if groups else 1, columns
+
+
 def _panel(channel: Any, i: int, factor: Factor) -> Any:
-    return channel(f"panel_{i}:N", sort=list(factor.names), title=None)
+    return channel(f"panel_{i}:N", sort=list(factor.heads), title=None)

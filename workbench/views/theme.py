@@ -1,7 +1,7 @@
 """How every chart looks: one Altair theme, colours that colour-blind readers can tell apart, and how numbers and names are written.
 
 Categories take the colours of Okabe and Ito (https://jfly.uni-koeln.de/color/), without black, which stands for text, and with
-yellow last, which is faint on white. Ordered values take viridis without its palest tenth.
+yellow last, which is faint on white. Ordered values take viridis, a perceptually uniform ramp, without its palest part.
 """
 
 import math
@@ -12,8 +12,10 @@ import numpy as np
 
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#F0E442")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "triangle-right", "triangle-left", "cross")
-RAMP = {"scheme": "viridis", "extent": [0, 0.9]}
+VIRIDIS = "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"  # at 0, 1/9, ... 1
+PALEST = 0.82
 STATUS = {"holds": "#009E73", "fails": "#D55E00", "undecided": "#7F7F7F"}
+CROSS = "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z"  # an x; the named "cross" is a plus
 INK, FAINT, GRID = "#1f2328", "#59636e", "#e4e7eb"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
 DIGITS = 4
@@ -37,12 +39,20 @@ def _theme() -> dict[str, Any]:
         "axis": text | uncut | lines,
         "legend": text | uncut | {"symbolLimit": 0, "symbolStrokeWidth": 2.5, "offset": 14},
         "header": text | uncut | {"labelFontWeight": 600, "labelPadding": 6},
-        "range": {"category": list(CATEGORIES), "ordinal": RAMP},
+        "range": {"category": list(CATEGORIES), "ordinal": ramp(8)},
         "line": {"strokeWidth": 1.3},
         "rule": {"color": FAINT},
         "text": {"color": INK, "fontSize": 12},
     }
     return {"config": config}
+
+
+def ramp(n: int) -> list[str]:
+    """`n` colours in order, dark to pale."""
+    stops = np.array([[int(c[i : i + 2], 16) for i in (0, 2, 4)] for c in VIRIDIS.split()])
+    at = np.linspace(0, PALEST, n) if n > 1 else np.array([0.0])
+    channels = [np.interp(at, np.linspace(0, 1, len(stops)), stop) for stop in stops.T]
+    return ["#{:02x}{:02x}{:02x}".format(*map(round, rgb)) for rgb in zip(*channels, strict=True)]
 
 
 def number(value: Any) -> str:

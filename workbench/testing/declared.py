@@ -1,0 +1,135 @@
+"""What a study says of itself: text, names, knobs, budgets, presets, claims. Nothing is trained."""
+
+import inspect
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from .. import atlas, catalogue
+from ..dims import DIMS
+from ..engine import fork, run
+from ..errors import InputError
+from ..knobs import Spec, specs
+from ..study import BUDGETS, FIELDS
+from .case import Case
+
+RESERVED = {p.name for fn in (run, fork) for p in inspect.signature(fn).parameters.values() if p.kind != p.VAR_KEYWORD} | {
+    *DIMS,
+    "seed",
+    "phase",
+}
+EVENTS = ("steps_done", "diverged_step")
+
+
+def text(case: Case) -> Iterator[str]:
+    """The module's docstring has the four fields, and the title and slugs are literals that the catalogue can read."""
+    study = case.study
+    found = catalogue.docstring_fields(inspect.cleandoc(study.doc))
+    for name in FIELDS:
+        if not found.get(name):
+            yield f"The docstring of module {study.module!r} lacks the field {name!r}; write a line that begins with '{name}.'."
+    if not study.name.isidentifier():
+        yield f"The study's name {study.name!r} is not an identifier; rename its module."
+    if not study.title.strip():
+        yield "The study has no title."
+    entry = next((e for e in catalogue.entries() if study.module == f"{catalogue.__package__}.studies.{e.name}"), None)
+    if entry and (entry.title != study.title or {*entry.slugs} != {claim.slug for claim in study.claims}):
+        yield "The catalogue reads another title or other slugs than the study has; write them as plain strings in Study(...) and Claim(...)."
+
+
+def knobs(case: Case) -> Iterator[str]:
+    """Knobs are documented, their sliders lie within what is valid, and their names are free."""
+    for name, spec in specs(case.study.knobs).items():
+        if name in RESERVED:
+            yield f"Knob {name!r} has the name of an argument or of a dimension; rename it."
+        if not spec.doc.strip() or not spec.units.strip():
+            yield f"Knob {name!r} lacks a doc or units ('1' if it has none)."
+        yield from _slider(spec)
+
+
+def _slider(spec: Spec) -> Iterator[str]:
+    if spec.type not in (int, float) or spec.choices:
+        return
+    if spec.low is None or spec.high is None or not spec.low < spec.high:
+        yield f"Knob {spec.name!r} has no span for its slider; give it low and high."
+    elif spec.low not in spec.valid or spec.high not in spec.valid or (spec.log and spec.low <= 0):
+        yield f"The slider of knob {spec.name!r} reaches from {spec.low:g} to {spec.high:g}, beyond what is valid ({spec.valid})."
+
+
+def budgets(case: Case) -> Iterator[str]:
+    """Smoke, demo and full are there, and each names runs and probes that exist."""
+    study = case.study
+    for name in BUDGETS:
+        if name not in study.budgets:
+            yield f"There is no {name!r} budget; give one (at most {BUDGETS[name]} s on two cores)."
+    for name, budget in study.budgets.items():
+        try:
+            budget.design.rows(study.knobs)
+            study.probes_named(budget.probes)
+        except InputError as error:
+            yield f"Budget {name!r}: {error}"
+        if budget.steps < 1:
+            yield f"Budget {name!r} has {budget.steps} steps; it must have at least 1."
+
+
+def presets(case: Case) -> Iterator[str]:
+    """Presets have names of their own and a line of text, and set knobs to valid values."""
+    study = case.study
+    yield from _repeated("preset", [preset.name for preset in study.presets])
+    for preset in study.presets:
+        if not preset.doc.strip():
+            yield f"Preset {preset.name!r} has no doc; say what is seen."
+        try:
+            study.knobs().replace(**preset.knobs)
+        except InputError as error:
+            yield f"Preset {preset.name!r}: {error}"
+
+
+def variables(case: Case) -> Iterator[str]:
+    """Probes, events and knobs have names of their own, the default probes are free, and what is referred to exists."""
+    study = case.study
+    probes = (*study.probes, *study.optional_probes)
+    names = [*EVENTS, *(p.name for p in probes), *(event.name for event in study.events)]
+    yield from _repeated("variable", [*names, *specs(study.knobs), *DIMS])
+    for p in study.probes:
+        if p.cost != "free":
+            yield f"Default probe {p.name!r} costs a {p.cost}; make it an optional probe."
+    for event in study.events:
+        if not event.doc.strip() or not event.units.strip():
+            yield f"Event {event.name!r} lacks a doc or units ('1' if it has none)."
+    wanted = [(f"view {view.name!r}", name) for view in study.views for name in view.needs]
+    wanted += [("a published value", published.variable) for published in study.published]
+    for who, name in wanted:
+        if name not in names:
+            yield f"There is no variable {name!r}, which {who} needs; add its probe or event to the study."
+
+
+def claims(case: Case) -> Iterator[str]:
+    """Claims stand for systems of the atlas, and say what they compare, with which threshold and why."""
+    known = {system.slug for system in atlas.systems()}
+    for claim in case.study.claims:
+        if claim.slug not in known:
+            yield f"Claim {claim.statement!r} has slug {claim.slug!r}, which is not in the atlas (see `workbench atlas`)."
+        if not all(part.strip() for part in (claim.statement, claim.threshold_source, claim.paired, claim.units)):
+            yield f"Claim {claim.statement!r} lacks a statement, threshold_source, paired or units."
+        if not math.isfinite(claim.threshold):
+            yield f"Claim {claim.statement!r} has the threshold {claim.threshold}; give a finite number."
+    for published in case.study.published:
+        if not published.source.strip() or not published.setting.strip():
+            yield f"The published {published.variable!r} lacks its source or its setting."
+
+
+def phases(case: Case) -> Iterator[str]:
+    """Phases have names of their own and a share of the run."""
+    yield from _repeated("phase", [phase.name for phase in case.study.phases])
+    if not case.study.phases or not all(phase.share > 0 for phase in case.study.phases):
+        yield "Every phase needs a share above 0, and a study at least one phase."
+
+
+def _repeated(kind: str, names: list[str]) -> Iterator[str]:
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"The name {name!r} stands for more than one {kind} (or knob or dimension); rename one."
+
+
+DECLARED = (text, knobs, budgets, presets, variables, claims, phases)

@@ -1,0 +1,50 @@
+"""Probes: what they return is what they declare, for many runs at once as for each alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..probe import Probe
+from .case import Case, train
+
+TOLERANCE = 1e-5
+
+
+def default_probes(case: Case) -> Iterator[str]:
+    """The probes that a study always measures, on each of its designs."""
+    yield from measured(case, case.study.probes)
+
+
+def optional_probes(case: Case) -> Iterator[str]:
+    """The probes that a study offers; those that are not free are tried on one design."""
+    offered = case.study.optional_probes
+    yield from measured(case, [p for p in offered if p.cost == "free" and p.on == "moment"])
+    yield from measured(case, [p for p in offered if p.cost != "free" or p.on != "moment"], designs=1)
+
+
+def measured(case: Case, probes: Sequence[Probe], designs: int | None = None) -> Iterator[str]:
+    """Train with these probes, runs together and one by one; a wrong shape is the engine's own error."""
+    if not probes:
+        return
+    study, seen = replace(case.study, probes=tuple(probes), optional_probes=()), set()
+    for design in case.designs[:designs]:
+        loop = train(study, design, case.steps, mode="loop").record
+        lanes = train(study, design, case.steps, mode="lanes").record
+        for p in probes:
+            ours, theirs = lanes.wb[p.name].values, loop.wb[p.name].values
+            if np.isfinite(ours).any():
+                seen.add(p.name)
+            if not _agree(ours, theirs):
+                yield f"Probe {p.name!r} gives other values for runs mapped together than one by one; keep to operations that vmap can map."
+    for p in probes:
+        if p.name not in seen:
+            yield f"Probe {p.name!r} gives no finite value in any small run of the study; check what it reads."
+
+
+def _agree(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    finite = np.abs(theirs[np.isfinite(theirs)])
+    return np.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * finite.max(initial=0.0), equal_nan=True)
+
+
+MEASURED = (default_probes, optional_probes)

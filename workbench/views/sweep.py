@@ -1,0 +1,135 @@
+"""The outcome of every run against a knob: where training works, where it stops working, and which variant moves that edge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..view import view
+from .curves import HEADROOM, NONE, initial, reference
+from .extras import alt
+from .layout import Factor, layout
+from .panels import LOG_KNOB, categories, knob_tooltips, panels, run_table, unseen
+from .span import Span, is_logarithmic, span
+from .theme import CATEGORIES, CROSS, FAINT, SHAPES, label, number, rounded, shortened, wrapped
+
+TAIL = 0.05
+MOST_TICKS = 10
+STRIP, GAP = 0.075, 0.05
+ACROSS = 70
+
+
+def final(values: Any) -> np.ndarray:
+    """The mean of each run's last 5 % of measurements (one at least) up to its last finite one; NaN for a run that has none."""
+    heights = np.asarray(values.transpose("run", "step").values, float)
+    finite = np.isfinite(heights)
+    last = heights.shape[1] - 1 - finite[:, ::-1].argmax(1)
+    window = last[:, None] - np.arange(max(round(TAIL * heights.shape[1]), 1))
+    tail = np.take_along_axis(np.where(finite, heights, np.nan), np.maximum(window, 0), 1)
+    counted = np.isfinite(tail) & (window >= 0)
+    with np.errstate(invalid="ignore"):
+        return np.where(counted, tail, 0.0).sum(1) / np.where(counted.any(1), counted.sum(1), np.nan)
+
+
+def sweep(
+    record: Any,
+    variable: str,
+    *,
+    title: str | None = None,
+    references: Mapping[str, float] = NONE,
+    ceiling: float | None = None,
+) -> Any:
+    """The final value of `variable` (run, step), a point a run, against the main knob; lines join the medians over seeds.
+
+    Colour is the first of the other knobs, panels are the next two. Diverged runs are counted in a strip at the upper edge, and
+    count as infinite in the medians. `references` are horizontal rules, by label (NaN: none).
+    """
+    plan, measured = layout(record), record.wb[variable]
+    group = plan.factors[0] if plan.factors else Factor("", ("",), np.zeros(record.sizes["run"], int))
+    lost = ~np.isnan(record["events"]["diverged_step"].values)
+    value = np.where(lost, np.nan, rounded(final(measured)))
+    axis = span(value, ceiling=ceiling).reaching(references.values())
+    rows = np.unique(group.codes[lost])
+    axis = axis.raised(GAP) if len(rows) else axis
+    roof = axis.raised(STRIP * (len(rows) + 0.3)) if len(rows) else axis
+    y = alt.Y("value:Q", title=wrapped(f"{label(measured, title)}, last 5 % of steps"), scale=roof.scale, axis=axis.marks)
+    encoding = {"x": _x(record, plan.main, group), "y": y, "color": categories(group) if plan.factors else alt.value(CATEGORIES[0])}
+    names = group.of_runs(group.names)
+    table = run_table(record, plan.factors[1:]).join(_settings(record, plan.main, value, lost))
+    table = table.assign(x=record[plan.main].values if plan.main else names, value=value, colour=names)
+    table["row"] = [axis.at(1 + STRIP * (place + 0.65)) for place in np.searchsorted(rows, group.codes)]
+    layers = [_medians(encoding, plan.main), _points(record, encoding, group, variable)]
+    layers += _strip(axis, roof, encoding, crowded=table["x"].nunique() > MOST_TICKS) if len(rows) else []
+    layers += [layer for text, at in references.items() for layer in reference(text, at, y, axis)]
+    beyond = [f"{text} is {number(at)}, above this axis" for text, at in references.items() if at > axis.high]
+    about = f"Final {label(measured, title)} of {len(table)} runs against {plan.main}; {int(lost.sum())} of them diverged"
+    return panels(layers, table, plan.factors[1:], notes=[*axis.notes, *beyond, *unseen(plan, plan.factors[1:])], description=about)
+
+
+def _settings(record: Any, main: str | None, value: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
+    """Per run: whether it is the first of its setting (runs that differ in the seed alone), the setting's median and losses, its line."""
+    knobs = {name: record[name].values for name in record.wb.varied if name != "seed"}
+    codes = {name: np.unique(values, return_inverse=True)[1] for name, values in knobs.items()}
+    keys = pd.DataFrame(codes | {"": np.zeros(len(value), int)})
+    setting = keys.groupby(list(keys)).ngroup()
+    runs = pd.DataFrame({"worst": np.where(lost, np.inf, value), "lost": lost}).groupby(setting)
+    lost_runs, all_runs = runs["lost"].transform("sum"), runs["lost"].transform("size")
+    return pd.DataFrame(
+        {
+            "first": ~setting.duplicated(),
+            "median": runs["worst"].transform("median"),
+            "line": keys.drop(columns=main or []).pipe(lambda rest: rest.groupby(list(rest)).ngroup()),
+            "lost": [f"{n}/{of}" if n else None for n, of in zip(lost_runs, all_runs, strict=True)],
+        }
+    )
+
+
+def _x(record: Any, main: str | None, group: Factor) -> Any:
+    if not main:
+        across = sum(map(len, group.names)) < ACROSS
+        return alt.X("x:N", title=shortened(group.title) or None, sort=list(group.names), axis=alt.Axis(labelAngle=0 if across else -30))
+    values = np.unique(record[main].values)
+    text = str(record[main].attrs.get("long_name", ""))
+    title = label(record[main], f"{main}: {text}" if text and text != main else main)
+    ends = span(values, logarithmic=values.min() > 0 and is_logarithmic(values, LOG_KNOB))
+    ticks = {"values": values.tolist()} if len(values) <= MOST_TICKS else {"tickCount": 6}
+    written = {"format": "~g"} if ends.logarithmic else {}
+    return alt.X("x:Q", title=wrapped(title, 60), scale=ends.scale, axis=alt.Axis(grid=False, **ticks, **written))
+
+
+def _points(record: Any, encoding: Mapping[str, Any], group: Factor, variable: str) -> Any:
+    shapes = alt.Scale(domain=list(group.names), range=[SHAPES[i % len(SHAPES)] for i in range(len(group.names))])
+    tooltip = [*knob_tooltips(record), alt.Tooltip("value:Q", title=f"final {variable}", format=".4~g")]
+    points = alt.Chart().transform_filter("datum.value !== null").mark_point(filled=True, size=48, opacity=0.55)
+    shape = {"shape": alt.Shape("colour:N", title=shortened(group.title), scale=shapes)} if len(group.names) > 1 else {}
+    return points.encode(**encoding, **shape, tooltip=tooltip)
+
+
+def _medians(encoding: Mapping[str, Any], main: str | None) -> Any:
+    settings = alt.Chart().transform_filter("datum.first").transform_calculate(value="datum.median")
+    if main:
+        return settings.mark_line(strokeWidth=2.2).encode(**encoding, detail="line:N")
+    return settings.mark_tick(thickness=2.5, size=26).encode(**encoding)
+
+
+def _strip(axis: Span, roof: Span, encoding: Mapping[str, Any], *, crowded: bool) -> list[Any]:
+    """The upper edge: a cross for each setting with diverged runs, and how many of how many."""
+    place = {"x": encoding["x"], "y": encoding["y"]}
+    edge = alt.Chart(alt.Data(values=[{"value": axis.high, "roof": roof.high, "text": "diverged"}])).encode(y=place["y"])
+    band = edge.mark_rect(color=FAINT, opacity=0.1).encode(y2="roof:Q")
+    words = edge.mark_text(align="left", baseline="bottom", dx=3, dy=-3, fontSize=11, color=FAINT).encode(x=alt.value(0), text="text:N")
+    lost = alt.Chart().transform_filter("datum.first && datum.lost !== null").transform_calculate(value="datum.row")
+    cross = lost.mark_point(shape=CROSS, filled=True, size=80, opacity=1)
+    cross = cross.encode(**place, color=encoding["color"], tooltip=alt.Tooltip("lost:N", title="diverged"))
+    counts = lost.mark_text(align="left", dx=7, fontSize=11).encode(**place, text="lost:N")
+    return [band, words, cross] if crowded else [band, words, cross, counts]
+
+
+@view("train_loss")
+def final_loss_against_lr(record: Any) -> Any:
+    """Final training loss of every run against the learning rate, with the median over seeds; diverged runs at the upper edge."""
+    start = initial(record.wb["train_loss"])
+    return sweep(record, "train_loss", references={"loss at initialization": start}, ceiling=HEADROOM * start)
