@@ -28,7 +28,7 @@ class Supervised:
     edits: Callable[[Any], Mapping[str, Edit]] = numerics.edits
 
     def prepare(self, knobs: Any, key: Tensor) -> dict[str, Any]:
-        """The model's structure (`model`, and `evaluator` in evaluation mode), the traits of its parameters, held-out data."""
+        """The model's structure (`model`, and `evaluator` in evaluation mode), traits of its parameters, held-out data, loss, edits."""
         shell = models.build(self.model, knobs)
         roles = models.roles(shell)
         scales = {name: scale for name, scale in models.rate_scales(shell, knobs).items() if scale != 1}
@@ -38,6 +38,8 @@ class Supervised:
             roles=roles,
             traits=Traits(scales, of_role(roles, "matrix", "embedding", "readout")),
             evaluation=self.evaluation(knobs, key.device) if self.evaluation else None,
+            loss=self.loss,
+            edits=self.edits,
         )
 
     def coords(self, knobs: Any, shared: Mapping[str, Any]) -> dict[str, list[str]]:

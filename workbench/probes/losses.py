@@ -8,7 +8,6 @@ from torch import Tensor
 
 from .. import models, numerics
 from ..errors import InputError
-from ..learners.losses import cross_entropy
 from ..probe import probe
 from ..taps import recording
 
@@ -30,7 +29,7 @@ def train_accuracy(m):
 @probe(units="nat", every=1000, on="state", vectorised=True)
 def validation_loss(state, knobs, shared, key):
     """Loss on all held-out data"""
-    return _held_out(shared.get("loss", cross_entropy), state, knobs, shared)
+    return _held_out(shared["loss"], state, knobs, shared)
 
 
 @probe(every=1000, on="state", vectorised=True)
@@ -41,10 +40,10 @@ def validation_accuracy(state, knobs, shared, key):
 
 def _held_out(measure: Callable[[Tensor, Any], Tensor], state: Mapping[str, Any], knobs: Any, shared: Mapping[str, Any]) -> Tensor:
     """Mean of `measure` over shared["evaluation"], as the model in evaluation mode computes with the rounding of training."""
-    if shared.get("evaluation") is None:
+    if shared["evaluation"] is None:
         raise InputError("There is no held-out data to measure; give the learner an evaluation set or leave out the validation probes.")
     params = numerics.round_tree(state["params"], knobs, "weights")
-    edits = shared.get("edits", numerics.edits)(knobs)
+    edits = shared["edits"](knobs)
     sums, weights = [], []
     for part in _slices(shared["evaluation"], BATCHES_AT_ONCE * getattr(knobs, "batch", 16)):
         with recording(edits, knobs):
