@@ -1,4 +1,4 @@
-"""Four studies whose learners are unlike: two players, an event queue, a policy in an environment, a task sequence.
+"""Small studies for tests. UNLIKE: two players, an event queue, a policy, a task sequence. SLICES: models trained by `Supervised`.
 
 Question.   Does the engine hold learners that have little in common?
 Phenomenon. Each has a quantity that is known exactly.
@@ -13,8 +13,15 @@ from torch.func import grad, grad_and_value
 
 from workbench import noise
 from workbench.design import grid
+from workbench.engine import Kept, plan, stream
 from workbench.knobs import Knobs, at_least, knob, prefixed
+from workbench.learners import Loss, Supervised
+from workbench.models import MLP, Convnet, Convolutional, Decoder, Perceptron, Transformer
+from workbench.numerics import Rounding
+from workbench.optimizers import Optimizers
 from workbench.probe import probe
+from workbench.probes import attention_entropy, train_loss, weight_norm_total
+from workbench.schedules import Schedule
 from workbench.study import Budget, Moment, Phase, Study
 
 
@@ -38,6 +45,35 @@ def loss(m):
     """Loss"""
     return m.loss
 
+
+def final_states(study, rows, steps, **settings):
+    """The state of each run after the last update."""
+    stops = stream(plan(study, rows, steps, **settings), until=steps)
+    return {run: state for item in stops if isinstance(item, Kept) for run, state in zip(item.runs, item.states, strict=True)}
+
+
+# 0. Gradient descent on w^2 / 2 from w = 1: w = (1 - lr)^s after s updates.
+
+
+class Descent:
+    def prepare(self, knobs, key):
+        return None
+
+    def init(self, key, knobs, shared):
+        return dict(params=dict(w=torch.ones(())))
+
+    def step(self, state, batch, knobs, shared, now):
+        w = state["params"]["w"]
+        return dict(params=dict(w=w - knobs.lr * w)), Moment(loss=w * w / 2, params=state["params"], now=now)
+
+
+@probe()
+def weight(m):
+    """Weight"""
+    return m.params["w"]
+
+
+parabola = Study(__name__, title="A parabola", knobs=Rate, task=nothing, learner=Descent(), probes=(loss, weight), budgets=budgets(20))
 
 # 1. Two players of the Dirac GAN at discriminator output x * critic: the generator pulls down what the critic pulls up.
 
@@ -97,7 +133,9 @@ class Server:
         weight = state["weight"] - knobs.lr * read
         heapq.heappush(queue, (clock + knobs.workers + knobs.jitter * float(batch["delay"]), worker, weight))
         new = dict(clock=clock, weight=weight, log=(state["log"] + str(worker))[-8:], queue=queue)
-        return new, Moment(loss=state["weight"] ** 2 / 2, clock=clock, lag=state["weight"] - read, kinds=(type(knobs.lr), type(knobs.workers)))
+        return new, Moment(
+            loss=state["weight"] ** 2 / 2, clock=clock, lag=state["weight"] - read, kinds=(type(knobs.lr), type(knobs.workers))
+        )
 
 
 @probe(units="second")
@@ -116,7 +154,13 @@ def delays(knobs, key):
 
 
 server = Study(
-    __name__, title="An event queue", knobs=ServerKnobs, task=delays, learner=Server(), probes=(loss, clock), budgets=budgets(20, jitter=0.5)
+    __name__,
+    title="An event queue",
+    knobs=ServerKnobs,
+    task=delays,
+    learner=Server(),
+    probes=(loss, clock),
+    budgets=budgets(20, jitter=0.5),
 )
 
 
@@ -224,4 +268,48 @@ student = Study(
     budgets=budgets(30),
 )
 
+# Models trained by the supervised learner of the package.
+
+
+class Trainer(Schedule, Optimizers, Rounding, Loss):
+    """What every slice can vary beside its model."""
+
+
+class Tokens(Transformer, Trainer, defaults={"width": 16, "depth": 1, "heads": 2}):
+    context: int = knob(6, 2, 16, valid=at_least(1), doc="tokens")
+
+
+class Vectors(Perceptron, Trainer, defaults={"width": 8}):
+    pass
+
+
+class Pictures(Convolutional, Trainer, defaults={"width": 2}):
+    pass
+
+
+def reversal(knobs, key):
+    tokens = noise.randint(key, "tokens", 5, (4, knobs.context))
+    return dict(x=tokens, y=tokens.flip(1))
+
+
+def signs(knobs, key):
+    x = noise.normal(key, "x", (8, 4))
+    return dict(x=x, y=(x.sum(1) > 0).long())
+
+
+def spots(knobs, key):
+    y = noise.randint(key, "y", 2, (4,))
+    return dict(x=noise.normal(key, "x", (4, 28, 28)) + y[:, None, None], y=y)
+
+
+reversal.reads = ("context",)
+LABELS = dict(coords=lambda knobs: dict(layer=range(knobs.depth), head=range(getattr(knobs, "heads", 1))))
+FEW = (train_loss, weight_norm_total)
+transformer = Study(
+    __name__, "Reversal", Tokens, reversal, Supervised(lambda k: Decoder(k, 5)), (*FEW, attention_entropy), budgets(20), **LABELS
+)
+perceptron = Study(__name__, "Signs", Vectors, signs, Supervised(lambda k: MLP(k, 4, 2)), FEW, budgets(20), **LABELS)
+convnet = Study(__name__, "Spots", Pictures, spots, Supervised(lambda k: Convnet(k, 2)), FEW, budgets(20), **LABELS)
+
+SLICES = {"transformer": transformer, "perceptron": perceptron, "convnet": convnet}
 UNLIKE = {"duel": duel, "server": server, "policy": policy, "student": student}

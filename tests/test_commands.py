@@ -64,6 +64,11 @@ def test_importing_the_package_imports_nothing_heavy():
     assert (done.returncode, done.stdout.strip()) == (0, "")
 
 
+def test_public_functions_stay_when_subpackages_of_their_names_are_imported():
+    code = "import workbench as wb, workbench.studies, workbench.studies.entropy_collapse; print(len(wb.studies()))"
+    assert python(code).stdout.strip() == str(len(catalogue.entries()))
+
+
 def test_list_as_json_is_the_table_of_studies(call):
     answer = call("list", "--json")
     rows = {row["name"]: row for row in json.loads(answer.out)["studies"]}
@@ -181,6 +186,16 @@ def test_claims_that_the_runs_do_not_bear_on_stay_undecided(call):
 def test_the_command_can_be_typed_again(call, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/anywhere/workbench", "run", "parabola", "--preset", "saved by it"])
     assert wb.run(command_line.study(), steps=2).attrs["command"] == "workbench run parabola --preset 'saved by it'"
+
+
+@pytest.mark.extras
+def test_run_and_report_write_a_report(call):
+    answer = call("run", "parabola", "--budget", "smoke", "--report", "my.html")
+    assert (answer.code, answer.out.splitlines()[:2]) == (0, ["Record  parabola.nc", "Report  my.html"])
+    assert "Descent on a parabola" in Path("my.html").read_text(encoding="utf-8")
+    assert call("run", "parabola", "--budget", "smoke", "--report", "my.html", "--force").code == 0
+    assert call("report", "parabola.nc") == (0, "Report  parabola.html\n", "")
+    assert call("report", "parabola.nc", "--out", "my.html", "--force").code == 0
 
 
 # interrupted runs

@@ -19,7 +19,7 @@ LAYERS = {
     "views": ("views", "vocabulary record", "torch"),
     "report": ("report", "vocabulary record views", "torch"),
     "studies": ("studies", "vocabulary parts learning record views", ""),
-    "top": ("__init__ __main__ panel testing", "vocabulary parts learning record engine views report studies", ""),
+    "top": ("__init__ __main__ commands lab panel rebuild testing", "vocabulary parts learning record engine views report studies", ""),
 }
 LAYER_OF = {module: layer for layer, (modules, _, _) in LAYERS.items() for module in modules.split()}
 SOURCES = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in sorted(PACKAGE.rglob("*.py"))}

@@ -1,5 +1,6 @@
 """Claims: what a study says must be seen, as an effect per seed, an interval and a threshold."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,7 +30,10 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim judged on a record. `status` is holds, fails or undecided (too few seeds, or a seed without a value)."""
+    """A claim judged on a record. `status` is holds, fails or undecided (too few seeds, or a seed without a value).
+
+    JSON has no NaN: `as_dict` gives None for a number that is not finite, and None is read back as NaN.
+    """
 
     slug: str
     statement: str
@@ -44,9 +48,14 @@ class Verdict:
     threshold_source: str
     status: str
 
+    def __post_init__(self) -> None:
+        for name in ("mean", "low", "high"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, math.nan)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in asdict(self).items()}
 
 
 def judge(claim: Claim, record: Any) -> Verdict:

@@ -53,6 +53,8 @@ class Design:
 def grid(**values: Any) -> Design:
     """Cross the given axes; a single value stands for an axis of one."""
     for name, value in values.items():
+        if getattr(value, "ndim", 1) > 1:
+            raise InputError(f"Axis {name!r} has more than one dimension; give a list of values.")
         if _is_axis(value) and not len(list(value)):
             raise InputError(f"Axis {name!r} is empty; give at least one value.")
     return Design(({name: tuple(_plain(v) for v in value) if _is_axis(value) else (_plain(value),) for name, value in values.items()},))

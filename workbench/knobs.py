@@ -154,7 +154,7 @@ class Knobs:
     def __post_init__(self) -> None:
         for spec in specs(type(self)).values():
             value = getattr(self, spec.name)
-            if isinstance(value, (bool, int, float, str)):
+            if not hasattr(value, "requires_grad"):  # a tensor stands for a lane, which a step sees unchecked
                 object.__setattr__(self, spec.name, spec.check(value))
 
     def replace(self, **changes: Any) -> Self:

@@ -64,7 +64,7 @@ def randint(key: Tensor, name: str, high: int | Tensor, shape: tuple[int, ...] =
 
 def permutation(key: Tensor, name: str, n: int) -> Tensor:
     """The integers 0 to n - 1 in random order."""
-    return torch.argsort(bits(key, name, (n,)), dim=-1)
+    return torch.argsort(bits(key, name, (n,)), dim=-1, stable=True)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Root: the `run` axis with `seed` and every knob as coordinates, provenance as at
 """
 
 import json
-import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -123,7 +122,7 @@ def with_claims(record: xr.DataTree, claims: Iterable[Claim]) -> xr.DataTree:
     """The record with the verdicts on a study's claims as attribute `claims`, JSON; undecided where its runs do not bear on one."""
     verdicts = [_verdict(claim, record).as_dict() for claim in claims]
     record = with_nodes(record)
-    record.attrs["claims"] = json.dumps([{k: _plain(v) for k, v in verdict.items()} for verdict in verdicts])
+    record.attrs["claims"] = json.dumps(verdicts, allow_nan=False)
     return record
 
 
@@ -132,10 +131,6 @@ def _verdict(claim: Claim, record: xr.DataTree) -> Verdict:
         return judge(claim, record)
     except (LookupError, ValueError):  # the design lacks the runs, or varies more, than the claim compares
         return judge(replace(claim, effect=lambda record: ()), record)
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwrite: bool = False) -> Path:

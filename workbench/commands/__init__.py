@@ -4,6 +4,8 @@ import click
 
 from ..errors import InputError
 
+INTERRUPTED = 130
+
 
 class Sentence(click.ClickException):
     """Bad input on the command line: its sentence on standard error, exit code 2."""
@@ -12,10 +14,13 @@ class Sentence(click.ClickException):
 
 
 class Commands(click.Group):
-    """The group of all commands; what a person gave and cannot be used ends in one sentence."""
+    """The group of all commands; bad input and Ctrl-C end in one sentence."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except InputError as error:
             raise Sentence(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise SystemExit(INTERRUPTED) from None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,19 +61,18 @@ def report(record: str, out: Path | None, force: bool) -> None:
     from ..opening import open_record
 
     path = out or Path(f"{Path(record).stem}.html")
-    write = report_writer(path, force)
-    write(open_record(record))
-    click.echo(f"Report  {path}")
+    opened = open_record(record)
+    click.echo(f"Report  {report_writer(path, force)(opened)}")
 
 
 def report_writer(path: Path, force: bool) -> Any:
-    """A function that writes the report of a record to `path`; InputError now, before hours of training, if that cannot work."""
+    """`report` with its path bound; InputError now, before hours of training, if it cannot work."""
     from ..record import writable
 
     writable(path, overwrite=force)
     from ..report import report
 
-    return lambda record: report(record, path)
+    return partial(report, path=path, overwrite=force)
 
 
 def _standing(row: dict[str, Any]) -> str:

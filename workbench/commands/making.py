@@ -67,9 +67,10 @@ def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None
         from ..rebuild import finished
 
         record = finished(found, out=out, overwrite=force, progress=True, **options, **chosen)
-        if write:
-            write(record)
-    click.echo("\n".join(told(found, record, out, report)))
+    click.echo(f"Record  {out}")
+    if write:
+        click.echo(f"Report  {write(record, study=found)}")
+    click.echo("\n".join(told(found, record)))
 
 
 @click.command()
@@ -135,13 +136,9 @@ def axes(study: Any, settings: Sequence[str], seeds: int | None) -> dict[str, li
     return out if seeds is None else out | {"seed": list(range(seeds))}
 
 
-def told(study: Any, record: Any, out: Path, report: Path | None) -> Iterator[str]:
-    """What to tell of a finished run: files, what happened, verdicts, where to look next."""
-    events = record["events"]
-    diverged = int(events["diverged_step"].notnull().sum())
-    yield f"Record  {out}"
-    if report:
-        yield f"Report  {report}"
+def told(study: Any, record: Any) -> Iterator[str]:
+    """What to tell of a finished run: what happened, verdicts, where to look next."""
+    diverged = int(record["events"]["diverged_step"].notnull().sum())
     yield ""
     yield from study.summary(record) if study.summary else [f"{diverged} of {record.sizes['run']} runs diverged."]
     yield from verdict_lines(json.loads(record.attrs.get("claims", "[]")))

@@ -126,7 +126,7 @@ def deviation(record: xr.DataTree, again: xr.DataTree, run: int) -> dict[str, fl
     for name in again.wb.variables:
         if name not in record.wb or "step" not in again.wb[name].dims:
             continue
-        stored, new = record.wb[name].isel(run=run), again.wb[name].isel(run=0)
+        stored, new = record.wb[name].sel(run=run), again.wb[name].isel(run=0)
         stored, new = xr.align(stored.reset_coords(drop=True), new.reset_coords(drop=True), join="inner")
         out[name] = float(abs(stored - new).max()) if stored.size else float("nan")
     return out
@@ -134,19 +134,24 @@ def deviation(record: xr.DataTree, again: xr.DataTree, run: int) -> dict[str, fl
 
 def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Past:
     """What a record tells of one of its runs; InputError if it has no such run or step."""
-    runs, steps, start = record.sizes["run"], int(record.attrs["steps"]), int(record.attrs["start"])
-    if not 0 <= run < runs:
-        raise InputError(f"There is no run {run}; the record has runs 0 to {runs - 1}.")
+    runs, steps, start = record["run"].values.tolist(), int(record.attrs["steps"]), int(record.attrs["start"])
+    if run not in runs:
+        raise InputError(f"There is no run {run}; the record has {_listed(runs)}.")
     if not start <= step < steps:
         raise InputError(f"Step {step} is outside the record, which trains from step {start} to {steps}; fork from {start} to {steps - 1}.")
     study = study or find(record.attrs["study"])
     changes = _changes(record, run)
-    row = {name: spec.check(record[name].values[run]) for name, spec in axes(study.knobs).items()}
+    row = {name: spec.check(record[name].sel(run=run).values[()]) for name, spec in axes(study.knobs).items()}
     row |= {c.knob: c.old for c in reversed(changes) if c.step <= start}
     layouts = json.loads(record.attrs["layouts"])
     layout = next(name for name, members in layouts.items() if run in members)
     device = torch.device("cpu" if record.attrs["device"].startswith("cpu") else "cuda")
     return Past(study, run, row, changes, steps, layout, device, DTYPES[record.attrs["dtype"]])
+
+
+def _listed(runs: Sequence[int]) -> str:
+    whole = list(runs) == list(range(runs[0], runs[-1] + 1)) and len(runs) > 1
+    return f"runs {runs[0]} to {runs[-1]}" if whole else f"run{'s' * (len(runs) > 1)} {', '.join(map(str, runs))}"
 
 
 def _changes(record: xr.DataTree, run: int) -> list[Change]:

@@ -13,6 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CGROUP = Path("/sys/fs/cgroup")
+CONTAINER_FILES = (  # limit, use, and the line of a table that counts caches: of cgroups version 2, and 1
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 SHARE = 0.5
 
 
@@ -71,9 +75,18 @@ class _Meter(TorchDispatchMode):
 
 
 def _left_in_container(cgroup: Path) -> float:
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used, stat, cache in CONTAINER_FILES:
         try:
-            return max(0, int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
+            left = int((cgroup / limit).read_text()) - int((cgroup / used).read_text())
         except (OSError, ValueError):
             continue
+        return max(0, left + _cached(cgroup / stat, cache))
     return math.inf
+
+
+def _cached(stat: Path, name: str) -> int:
+    """Bytes of files that are kept in memory but given up when memory is asked for."""
+    try:
+        return next(int(line.split()[1]) for line in stat.read_text().splitlines() if line.startswith(f"{name} "))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return 0

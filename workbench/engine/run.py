@@ -65,7 +65,7 @@ def run(
     steps = _count("steps", study.budget(budget or "demo").steps if steps is None else steps)
     _choice("dtype", dtype, DTYPES)
     _choice("mode", mode, ("auto", *LAYOUTS))
-    if memory is not None and not memory > 0:
+    if memory is not None and not (isinstance(memory, (int, float)) and memory > 0):
         raise InputError(f"memory is {memory!r}; it must be a number of bytes above 0.")
     if keep is not None and _count("keep", keep) and out is None:
         raise InputError("Kept states are files beside the record; give out= together with keep=.")
@@ -111,6 +111,11 @@ def _check_output(out: str | Path, overwrite: bool) -> None:
 
 def _leftovers(out: str | Path) -> list[Path]:
     return [folder for folder in (partial_path(out), checkpoints.folder_of(out)) if folder.exists()]
+
+
+def _clear(out: str | Path) -> None:
+    for folder in _leftovers(out):
+        shutil.rmtree(folder)
 
 
 def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps: int, settings: Mapping[str, Any]) -> torch.device:
@@ -166,8 +171,8 @@ def _consume(
 ) -> xr.DataTree:
     ready.schema.attrs.update(attrs)
     record = blank(ready.schema)
-    for folder in _leftovers(out) if out is not None else ():
-        shutil.rmtree(folder)
+    if out is not None:
+        _clear(out)
     store = Store(record, partial_path(out)) if out is not None else None
     began, interrupted = time.perf_counter(), False
     try:
@@ -175,8 +180,10 @@ def _consume(
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        if store:
+        if store and (record["events"]["steps_done"] > ready.start).any():
             store.flush()
+        elif store and out is not None:
+            _clear(out)
     record.attrs["seconds"] = round(time.perf_counter() - began, 2)
     record.attrs["layouts"] = json.dumps({name: [r for r, n in ready.layouts.items() if n == name] for name in set(ready.layouts.values())})
     if interrupted:
@@ -208,7 +215,7 @@ def _fill_from(ready: Plan, record: xr.DataTree, store: Store | None, out: str |
 
 def _interrupted(record: xr.DataTree, store: Store | None) -> xr.DataTree:
     done = int(record["events"]["steps_done"].min())
-    where = f"; it stands in {store.path}" if store else ""
+    where = f"; it stands in {store.path}" if store and store.path.exists() else ""
     record.attrs["interrupted"] = 1
     warnings.warn(f"Interrupted after {done} of {record.attrs['steps']} steps; what was measured is returned{where}.", stacklevel=4)
     return record

@@ -17,6 +17,9 @@ from ..views import GENERAL, claims, verdicts_of
 from ..views.extras import alt, extra
 from . import tables
 
+# Loaded here and not where they are used: who asks for a report learns what is missing before the runs, not after.
+jinja2, markupsafe, vl_convert, _ = map(extra, ("jinja2", "markupsafe", "vl_convert", "altair"))
+
 TEMPLATE = "report.html.jinja"
 DRAW = """
 for (const chart of document.querySelectorAll("[data-spec]")) {
@@ -32,7 +35,6 @@ for (const chart of document.querySelectorAll("[data-spec]")) {
 
 def page(record: Any, study: Study | None, views: Sequence[View] | None) -> str:
     """The whole report as HTML. Every text from the record is escaped by the template; charts carry it as JSON and as images."""
-    jinja2 = extra("jinja2")
     folder = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=folder, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     verdicts = verdicts_of(record)
@@ -40,12 +42,12 @@ def page(record: Any, study: Study | None, views: Sequence[View] | None) -> str:
     script = bundle()
     return environment.get_template(TEMPLATE).render(
         texts=texts(record, study),
+        prose=prose,
         summary=tables.summary(record, verdicts),
         claims=[tables.claim(verdict) for verdict in verdicts],
         forest=figure(claims, record, "forest") if verdicts else None,
         figures=[figure(view, record, f"chart-{i}") for i, view in enumerate(drawable(chosen, record))],
         settings=tables.settings(record),
-        published=[] if study is None else [tables.published(item) for item in study.published],
         timeline=tables.timeline(record),
         provenance=tables.provenance(record),
         again=tables.reproduction(record),
@@ -70,6 +72,13 @@ def texts(record: Any, study: Study | None) -> dict[str, str]:
     return {"title": said.pop("Title") or str(record.attrs.get("study", "Record"))} | said
 
 
+def prose(text: str) -> Any:
+    """Escaped text in which what stands between two backquotes is code."""
+    parts = re.split(r"`([^`]*)`", text)
+    code = markupsafe.Markup("<code>{}</code>")
+    return markupsafe.Markup("").join(code.format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
 def figure(view: View, record: Any, name: str) -> dict[str, str]:
     """A chart's caption, its specification as JSON, its picture as a data URL and its text; only the reason if it cannot be drawn."""
     try:
@@ -78,7 +87,7 @@ def figure(view: View, record: Any, name: str) -> dict[str, str]:
     except InputError as error:
         return {"name": name, "caption": view.doc, "reason": str(error)}
     spec.setdefault("config", {})["background"] = "transparent"
-    svg = _short(extra("vl_convert").vegalite_to_svg(spec, vl_version=_vegalite()))
+    svg = _short(vl_convert.vegalite_to_svg(spec, vl_version=_vegalite()))
     picture = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     text = str(spec.get("description") or view.doc)
     return {"name": name, "caption": view.doc, "text": text, "spec": inert(spec), "picture": picture, "reason": ""}
@@ -91,7 +100,8 @@ def inert(value: Mapping[str, Any]) -> str:
 
 
 def _short(svg: str) -> str:
-    """The picture with one decimal in the coordinates of its paths, which are most of it."""
+    """The picture without the labels of single marks, which an image does not show, and with one decimal in its coordinates."""
+    svg = re.sub(r' (?:aria-[a-z]+|role)="[^"]*"', "", svg)
     return re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
 
 
@@ -102,11 +112,12 @@ def _vegalite() -> str:
 @cache
 def bundle() -> str:
     """Vega and the script that draws, as one text that can stand in a script element."""
-    text = extra("vl_convert").javascript_bundle(DRAW, vl_version=_vegalite())
+    text = vl_convert.javascript_bundle(DRAW, vl_version=_vegalite())
     return text.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def policy(script: str) -> str:
     """A content security policy under which this script alone runs and nothing is requested."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    parts = ["default-src 'none'", f"script-src 'sha256-{digest}'", "style-src 'unsafe-inline'", "img-src data:", "base-uri 'none'"]
+    return "; ".join([*parts, "form-action 'none'"])

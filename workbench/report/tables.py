@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from ..claim import Verdict
-from ..study import Published
 from ..views.heatmaps import said, step_events
 from ..views.sweep import final
 from ..views.theme import label, number, word
@@ -31,7 +30,7 @@ PROVENANCE = {
 def summary(record: Any, verdicts: list[Verdict]) -> str:
     """The record in a sentence."""
     runs, lost = record.sizes["run"], int(record["events"]["diverged_step"].notnull().sum())
-    parts = [f"{runs} run{'s' * (runs != 1)} of {number(record.attrs.get('steps'))} steps", f"{lost or 'none'} diverged"]
+    parts = [f"{runs} run{'s' * (runs != 1)} of {_value(record.attrs.get('steps'))} steps", f"{lost or 'none'} diverged"]
     counts = {status: sum(verdict.status == status for verdict in verdicts) for status in ICONS}
     parts += [f"{n} claim{'s' * (n != 1)} {_verb(status, n)}" for status, n in counts.items() if n]
     return ", ".join(parts) + "."
@@ -66,7 +65,7 @@ def settings(record: Any) -> dict[str, Any]:
     columns = {name: [word(value) for value in record[name].values] for name in knobs}
     keys = pd.DataFrame(columns, index=range(record.sizes["run"]))
     groups = keys.groupby(knobs, sort=False).indices if knobs else {(): np.arange(len(keys))}
-    loss = final(record.wb["train_loss"]) if "train_loss" in record.wb else None
+    loss = _kept_loss(record) if "train_loss" in record.wb else None
     events = {name: record["events"][name].values for name in step_events(record)}
     head = [*knobs, "runs", *([f"final {label(record.wb['train_loss']).lower()}"] if loss is not None else []), *map(said, events)]
     rows = []
@@ -74,6 +73,11 @@ def settings(record: Any) -> dict[str, Any]:
         measured = [_spread(loss[runs])] if loss is not None else []
         rows.append([*(key if isinstance(key, tuple) else (key,)), str(len(runs)), *measured, *(_when(at[runs]) for at in events.values())])
     return {"head": head, "rows": rows, "left_out": max(len(groups) - MOST, 0)}
+
+
+def _kept_loss(record: Any) -> np.ndarray:
+    """The final loss of the runs that did not diverge; NaN for the others."""
+    return np.where(record["events"]["diverged_step"].isnull().values, final(record.wb["train_loss"]), np.nan)
 
 
 def _spread(values: np.ndarray) -> str:
@@ -90,13 +94,6 @@ def _when(steps: np.ndarray) -> str:
         return f"none of {len(steps)}"
     low, high = number(hit.min()), number(hit.max())
     return f"{hit.size} of {len(steps)}, step {low}" + (f" to {high}" if low != high else "")
-
-
-def published(item: Published) -> dict[str, str]:
-    """A row of the table of published numbers."""
-    one = isinstance(item.value, (int, float))
-    value = number(item.value) if one else ", ".join(f"{number(at)}: {number(value)}" for at, value in item.value)
-    return {"variable": item.variable, "value": value, "setting": item.setting, "source": item.source}
 
 
 def timeline(record: Any) -> list[list[str]]:
@@ -129,14 +126,19 @@ def _parsed(text: Any, kind: type) -> Any:
 def grids(record: Any) -> list[dict[str, list[Any]]]:
     """The crossed axes that the record's runs come from; none if it does not say."""
     found = _parsed(record.attrs.get("design"), list)
-    return [grid for grid in found if isinstance(grid, dict) and all(isinstance(values, list) for values in grid.values())]
+    return [grid for grid in found if isinstance(grid, dict) and all(isinstance(v, list) and k.isidentifier() for k, v in grid.items())]
 
 
 def reproduction(record: Any) -> str:
-    """Python that makes the runs again, one call for each set of crossed axes."""
-    study, steps = str(record.attrs.get("study", "")), record.attrs.get("steps")
-    found, lines = grids(record), ["import workbench as wb"]
+    """Python that makes the runs again, one call for each set of crossed axes; empty if the record does not say enough."""
+    study, steps, found = str(record.attrs.get("study", "")), record.attrs.get("steps"), grids(record)
+    if not (study and found and isinstance(steps, (int, np.integer))):
+        return ""
+    dtype = str(record.attrs.get("dtype", "float32"))
+    fixed = {"steps": int(steps)} | ({} if dtype == "float32" else {"dtype": dtype})
+    lines = ["import workbench as wb", ""]
     for i, grid in enumerate(found):
-        values = "".join(f", {name}={values[0] if len(values) == 1 else values!r}" for name, values in grid.items())
-        lines.append(f"record{f'_{i + 1}' if len(found) > 1 else ''} = wb.run({study!r}{values}, steps={number(steps)})")
-    return "\n".join(lines) if found and study else ""
+        given = {name: values[0] if len(values) == 1 else values for name, values in grid.items()} | fixed
+        arguments = [repr(study), *(f"{name}={value!r}" for name, value in given.items())]
+        lines += [f"record{f'_{i + 1}' if len(found) > 1 else ''} = wb.run(", *(f"    {argument}," for argument in arguments), ")"]
+    return "\n".join(lines)

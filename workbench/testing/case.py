@@ -54,11 +54,11 @@ class Trained(NamedTuple):
     diverged: Mapping[int, int]
 
 
-def train(study: Study, rows: Sequence[Row], steps: int, *, states: Mapping[int, Any] | None = None, **settings: Any) -> Trained:
-    """Train some rows to the end, by default in float64; `settings` are those of `engine.plan`."""
-    ready = plan(study, rows, steps, states=states, memory_budget=MEMORY, **{"dtype": torch.float64, **settings})
+def train(study: Study, rows: Sequence[Row], steps: int, *, until: int | None = None, **settings: Any) -> Trained:
+    """Train some rows to the end or to `until`, by default in float64; `settings` are those of `engine.plan`."""
+    ready = plan(study, rows, steps, **{"dtype": torch.float64, "memory_budget": MEMORY, **settings})
     record, final, diverged = blank(ready.schema), {}, {}
-    for item in stream(ready, until=steps):
+    for item in stream(ready, until=steps if until is None else until):
         if isinstance(item, Kept):
             final.update(zip(item.runs, item.states, strict=True))
             continue

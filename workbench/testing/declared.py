@@ -34,7 +34,7 @@ def text(case: Case) -> Iterator[str]:
         yield "The study has no title."
     entry = next((e for e in catalogue.entries() if study.module == f"{catalogue.__package__}.studies.{e.name}"), None)
     if entry and (entry.title != study.title or {*entry.slugs} != {claim.slug for claim in study.claims}):
-        yield "The catalogue reads another title or other slugs than the study has; write them as plain strings in Study(...) and Claim(...)."
+        yield "The catalogue reads another title or other slugs than the study has; write them as plain strings in Study and Claim."
 
 
 def knobs(case: Case) -> Iterator[str]:
@@ -97,11 +97,10 @@ def variables(case: Case) -> Iterator[str]:
     for event in study.events:
         if not event.doc.strip() or not event.units.strip():
             yield f"Event {event.name!r} lacks a doc or units ('1' if it has none)."
-    wanted = [(f"view {view.name!r}", name) for view in study.views for name in view.needs]
-    wanted += [("a published value", published.variable) for published in study.published]
-    for who, name in wanted:
-        if name not in names:
-            yield f"There is no variable {name!r}, which {who} needs; add its probe or event to the study."
+    for view in study.views:
+        for name in view.needs:
+            if name not in names:
+                yield f"There is no variable {name!r}, which view {view.name!r} needs; add its probe or event to the study."
 
 
 def claims(case: Case) -> Iterator[str]:
@@ -114,9 +113,6 @@ def claims(case: Case) -> Iterator[str]:
             yield f"Claim {claim.statement!r} lacks a statement, threshold_source, paired or units."
         if not math.isfinite(claim.threshold):
             yield f"Claim {claim.statement!r} has the threshold {claim.threshold}; give a finite number."
-    for published in case.study.published:
-        if not published.source.strip() or not published.setting.strip():
-            yield f"The published {published.variable!r} lacks its source or its setting."
 
 
 def phases(case: Case) -> Iterator[str]:

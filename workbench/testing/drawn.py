@@ -9,7 +9,6 @@ from torch.utils._pytree import tree_map
 from .. import noise
 from ..engine.cohorts import Restricted
 from ..knobs import Knobs, specs
-from ..study import Study
 from .case import Case
 from .comparing import difference
 

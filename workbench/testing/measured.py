@@ -17,20 +17,20 @@ def default_probes(case: Case) -> Iterator[str]:
 
 
 def optional_probes(case: Case) -> Iterator[str]:
-    """The probes that a study offers; those that are not free are tried on one design."""
-    offered = case.study.optional_probes
-    yield from measured(case, [p for p in offered if p.cost == "free" and p.on == "moment"])
-    yield from measured(case, [p for p in offered if p.cost != "free" or p.on != "moment"], designs=1)
+    """The probes that a study offers; those that take long are measured less."""
+    cheap = [p for p in case.study.optional_probes if p.cost == "free" and p.on == "moment"]
+    yield from measured(case, cheap)
+    yield from measured(case, [p for p in case.study.optional_probes if p not in cheap], in_full=False)
 
 
-def measured(case: Case, probes: Sequence[Probe], designs: int | None = None) -> Iterator[str]:
-    """Train with these probes, runs together and one by one; a wrong shape is the engine's own error."""
-    if not probes:
-        return
+def measured(case: Case, probes: Sequence[Probe], in_full: bool = True) -> Iterator[str]:
+    """Train with these probes, runs together and one by one; not `in_full`: two runs of one design, before the first update.
+
+    A wrong shape is an error of the engine.
+    """
     study, seen = replace(case.study, probes=tuple(probes), optional_probes=()), set()
-    for design in case.designs[:designs]:
-        loop = train(study, design, case.steps, mode="loop").record
-        lanes = train(study, design, case.steps, mode="lanes").record
+    for design in case.designs if in_full else [case.designs[0][:2]]:
+        loop, lanes = (train(study, design, case.steps, until=None if in_full else 1, mode=mode).record for mode in ("loop", "lanes"))
         for p in probes:
             ours, theirs = lanes.wb[p.name].values, loop.wb[p.name].values
             if np.isfinite(ours).any():

@@ -66,7 +66,7 @@ def claims(case: Case) -> Iterator[str]:
             effect = claim.effect(record)
         dims = getattr(effect, "dims", None)
         if dims != ("seed",) or effect.size != seeds:
-            yield f"The effect of claim {claim.statement!r} has dimensions {dims}; it must be one number for each of {seeds} seeds, over 'seed'."
+            yield f"The effect of claim {claim.statement!r} has dimensions {dims}; it must be one number a seed (dimension 'seed')."
 
 
 def summary(case: Case) -> Iterator[str]:

@@ -10,7 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..design import grid
-from ..engine import Kept, plan, stream
+from ..engine import plan
 from ..engine.chunks import Chunk, one_step, phase_at
 from ..engine.stream import chunks_of, initial_state
 from ..knobs import Knobs
@@ -52,9 +52,7 @@ def resumes(case: Case) -> Iterator[str]:
     """A run that is stopped and goes on from its state ends as one that was not."""
     half, mode = case.steps // 2, "lanes" if _mapped(case) else "loop"
     for design in case.designs:
-        ready = plan(case.study, design, case.steps, mode=mode, dtype=torch.float64, memory_budget=MEMORY)
-        kept = [item for item in stream(ready, until=half) if isinstance(item, Kept)]
-        states = {run: state for item in kept for run, state in zip(item.runs, item.states, strict=True)}
+        states = train(case.study, design, case.steps, until=half, mode=mode).states
         resumed = train(case.study, design, case.steps, states=states, start=half, mode=mode)
         if where := difference(train(case.study, design, case.steps, mode=mode).states, resumed.states):
             yield f"{said(case)} goes on differently from its own state ({where}); all that changes belongs into the state."

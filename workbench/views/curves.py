@@ -14,7 +14,7 @@ from .extras import alt
 from .layout import layout
 from .panels import hue, knob_tooltips, panels, run_table, unseen
 from .span import Span, span
-from .theme import CROSS, label, number, rounded, wrapped
+from .theme import CROSS, label, number, rounded, shortened, wrapped
 
 POINTS = 12_000
 MOST, LEAST = 400, 10
@@ -58,7 +58,7 @@ def curves(
     logarithmic where the values span 10-fold and none is negative, unless said. Raises InputError if `reduce` leaves other dimensions.
     """
     measured = record.wb[variable]
-    values = (reduce or _mean)(measured)
+    values = (reduce or mean_of_rest)(measured)
     if set(values.dims) != {"run", "step"}:
         raise InputError(f"reduce leaves {variable!r} with dimensions {', '.join(map(str, values.dims))}; it must leave run and step.")
     heights, steps = np.asarray(values.transpose("run", "step").values, float), values["step"].values
@@ -89,7 +89,8 @@ def reference(text: str, at: float, y: Any, axis: Span) -> list[Any]:
     return [base.mark_rule(strokeDash=[5, 4]), words]
 
 
-def _mean(values: Any) -> Any:
+def mean_of_rest(values: Any) -> Any:
+    """The mean over all dimensions but run and step."""
     return values.mean([dim for dim in values.dims if dim not in ("run", "step")])
 
 
@@ -134,7 +135,7 @@ def _encoding(axis: Span, steps: np.ndarray, title: str, colour: Any) -> dict[st
 
 
 def _line(record: Any, variable: str, encoding: Mapping[str, Any], *, pick: bool) -> Any:
-    tooltip = [*knob_tooltips(record), alt.Tooltip("course:N", title=variable)]
+    tooltip = [*knob_tooltips(record), alt.Tooltip("course:N", title=shortened(variable))]
     line = alt.Chart().transform_flatten(["step", "value"]).mark_line(clip=True)
     if not pick:
         return line.encode(**encoding, detail="run:N", tooltip=tooltip)

@@ -42,7 +42,7 @@ def heat_map(record: Any, variable: str, runs: Sequence[int]) -> Any:
     values = values.transpose("run", *dims, "step")
     names = described(record)[list(runs)]
     labels = [", ".join(f"{dim} {word(at)}" for dim, at in zip(dims, place, strict=True)) for place in _places(values, dims)]
-    notes = [f"lowest {measured.dims[-1]} of each"] * lowest + [f"every {stride}th measurement"] * (stride > 1)
+    notes = [f"lowest {measured.dims[-1]} of each"] * lowest + [f"1 of {stride} measurements"] * (stride > 1)
     return _maps(values, names, labels, label(measured), notes)
 
 
@@ -102,7 +102,7 @@ def lowest_and_twin(record: Any, ends: np.ndarray) -> list[int]:
 @view("attention_entropy")
 def entropy_map(record: Any) -> Any:
     """Attention entropy of each layer and head against step: the run whose entropy ends lowest, and its twin."""
-    return heat_map(record, "attention_entropy", lowest_and_twin(record, final(record.wb["attention_entropy"].mean(["layer", "head"]))))
+    return heat_map(record, "attention_entropy", lowest_and_twin(record, final(record.wb["attention_entropy"])))
 
 
 def step_events(record: Any) -> list[str]:
@@ -137,9 +137,9 @@ def _joined(names: Sequence[np.ndarray], runs: int) -> list[str]:
 def _shares(table: pd.DataFrame, order: Sequence[str], main: str | None) -> Any:
     rows, events = (list(dict.fromkeys(table[name])) for name in ("down", "event"))
     place = {
-        "x": alt.X("across:O", sort=list(order), title=main, axis=alt.Axis(labelAngle=0)),
+        "x": alt.X("across:O", sort=list(order), title=shortened(main or "") or None, axis=alt.Axis(labelAngle=0)),
         "y": alt.Y("down:N", sort=rows, title=None),
-        "tooltip": [alt.Tooltip("event:N"), alt.Tooltip("down:N", title="of"), alt.Tooltip("across:N", title=main or "of"), "text:N"],
+        "tooltip": [alt.Tooltip(f"{name}:N", title=text) for name, text in (("down", "of"), ("across", "at"), ("text", "runs"))],
     }
     legend = alt.Legend(title=["share of", "runs"], format="%", values=[0, 0.5, 1], gradientLength=70)
     colour = alt.Color("share:Q", scale=alt.Scale(domain=[0, 1], range=SHARES, interpolate="rgb"), legend=legend)

@@ -78,8 +78,8 @@ def _variants(record: Any, knobs: Sequence[str]) -> Factor:
 
 def _said(knob: str, value: Any) -> str:
     if isinstance(value, (bool, np.bool_)):
-        return knob if value else f"no {knob}"
-    return f"{knob} {word(value)}"
+        return shortened(knob if value else f"no {knob}")
+    return f"{shortened(knob)} {word(value)}"
 
 
 def described(record: Any) -> np.ndarray:
@@ -88,5 +88,5 @@ def described(record: Any) -> np.ndarray:
     out = np.full(record.sizes["run"], "", object)
     for i, name in enumerate(knobs):
         found, codes = np.unique(record[name].values, return_inverse=True)
-        out = out + np.array([f"{', ' if i else ''}{name} {word(v)}" for v in found], object)[codes]
+        out = out + np.array([f"{', ' if i else ''}{shortened(name)} {word(v)}" for v in found], object)[codes]
     return out

@@ -30,7 +30,8 @@ class Span:
     @property
     def scale(self) -> alt.Scale:
         """The scale of this stretch. Values beyond it are drawn at its edges: 0, on a logarithmic one, at the lower."""
-        return alt.Scale(type="log" if self.logarithmic else "linear", domain=[self.low, self.high], nice=False, zero=False, clamp=True)
+        kind = {"type": "log"} if self.logarithmic else {"type": "linear", "zero": False}
+        return alt.Scale(domain=[self.low, self.high], nice=False, clamp=True, **kind)
 
     @property
     def marks(self) -> alt.Axis:

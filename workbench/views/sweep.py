@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..view import view
-from .curves import HEADROOM, NONE, initial, reference
+from .curves import HEADROOM, NONE, initial, mean_of_rest, reference
 from .extras import alt
 from .layout import Factor, layout
 from .panels import LOG_KNOB, categories, knob_tooltips, panels, run_table, unseen
@@ -23,8 +23,11 @@ ACROSS = 70
 
 
 def final(values: Any) -> np.ndarray:
-    """The mean of each run's last 5 % of measurements (one at least) up to its last finite one; NaN for a run that has none."""
-    heights = np.asarray(values.transpose("run", "step").values, float)
+    """The mean of each run's last 5 % of measurements (one at least) up to its last finite one; NaN for a run that has none.
+
+    Dimensions other than run and step are averaged first.
+    """
+    heights = np.asarray(mean_of_rest(values).transpose("run", "step").values, float)
     finite = np.isfinite(heights)
     last = heights.shape[1] - 1 - finite[:, ::-1].argmax(1)
     window = last[:, None] - np.arange(max(round(TAIL * heights.shape[1]), 1))
@@ -42,7 +45,7 @@ def sweep(
     references: Mapping[str, float] = NONE,
     ceiling: float | None = None,
 ) -> Any:
-    """The final value of `variable` (run, step), a point a run, against the main knob; lines join the medians over seeds.
+    """The final value of `variable`, a point a run, against the main knob; lines join the medians over seeds.
 
     Colour is the first of the other knobs, panels are the next two. Diverged runs are counted in a strip at the upper edge, and
     count as infinite in the medians. `references` are horizontal rules, by label (NaN: none).
@@ -102,7 +105,7 @@ def _x(record: Any, main: str | None, group: Factor) -> Any:
 
 def _points(record: Any, encoding: Mapping[str, Any], group: Factor, variable: str) -> Any:
     shapes = alt.Scale(domain=list(group.names), range=[SHAPES[i % len(SHAPES)] for i in range(len(group.names))])
-    tooltip = [*knob_tooltips(record), alt.Tooltip("value:Q", title=f"final {variable}", format=".4~g")]
+    tooltip = [*knob_tooltips(record), alt.Tooltip("value:Q", title=f"final {shortened(variable)}", format=".4~g")]
     points = alt.Chart().transform_filter("datum.value !== null").mark_point(filled=True, size=48, opacity=0.55)
     shape = {"shape": alt.Shape("colour:N", title=shortened(group.title), scale=shapes)} if len(group.names) > 1 else {}
     return points.encode(**encoding, **shape, tooltip=tooltip)

@@ -13,7 +13,7 @@ import numpy as np
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#F0E442")
 SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "triangle-right", "triangle-left", "cross")
 VIRIDIS = "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"  # at 0, 1/9, ... 1
-PALEST = 0.82
+PALEST = 0.78
 STATUS = {"holds": "#009E73", "fails": "#D55E00", "undecided": "#7F7F7F"}
 CROSS = "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z"  # an x; the named "cross" is a plus
 INK, FAINT, GRID = "#1f2328", "#59636e", "#e4e7eb"
@@ -75,8 +75,9 @@ def word(value: Any) -> str:
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """`text`, cut with an ellipsis where it is longer than `longest`."""
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    """`text` on one line, cut with an ellipsis where it is longer than `longest`; what cannot be printed becomes a space."""
+    text = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def rounded(values: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .span import span
 from .theme import CROSS, FAINT, STATUS, number, shortened, wrapped
 
 WIDTH, HEIGHT = 520, 34
+LONGEST = 300
 MARKS = {"holds": "circle", "fails": CROSS, "undecided": "diamond"}
 ICONS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 
@@ -23,12 +24,19 @@ ICONS = {"holds": "✓", "fails": "✗", "undecided": "?"}
 def verdicts_of(record: Any) -> list[Verdict]:
     """The verdicts stored with a record; InputError if they cannot be read."""
     try:
-        found = [Verdict(**fields) for fields in json.loads(record.attrs.get("claims", "[]"))]
-        if not all(isinstance(v.threshold, (int, float)) and v.status in STATUS for v in found):
-            raise ValueError("not a verdict")
-    except (ValueError, TypeError) as error:
-        raise InputError("The record's attribute 'claims' is not a list of verdicts; judge the claims again or remove it.") from error
+        found = [Verdict(**item) for item in json.loads(record.attrs.get("claims", "[]"))]
+    except (ValueError, TypeError):
+        found = [None]
+    if not all(verdict and _is_sound(verdict) for verdict in found):
+        raise InputError("The record's attribute 'claims' is not a list of verdicts; judge the claims again or remove it.")
     return found
+
+
+def _is_sound(verdict: Verdict) -> bool:
+    """Whether every field is of the type that it is declared with."""
+    kinds = {float: (int, float), int: int, bool: bool, str: str}
+    right = all(isinstance(getattr(verdict, name), kinds[kind]) for name, kind in get_type_hints(Verdict).items())
+    return right and np.isfinite(verdict.threshold) and verdict.status in STATUS
 
 
 def forest(verdicts: Sequence[Verdict]) -> Any:
@@ -55,7 +63,7 @@ def _row(verdict: Verdict) -> Any:
     edge = base.mark_rule(color=FAINT, strokeDash=[5, 4]).encode(x=threshold)
     bar = base.mark_rule(color=colour, strokeWidth=3).encode(x=low, x2="high:Q")
     dot = base.mark_point(color=colour, filled=True, size=110, opacity=1, shape=MARKS[verdict.status]).encode(x=mean)
-    heading = wrapped(f"{ICONS[verdict.status]} {verdict.status}: {shortened(verdict.statement, 300)}", 78)
+    heading = wrapped(f"{ICONS[verdict.status]} {verdict.status}: {shortened(verdict.statement, LONGEST)}", 78)
     title = alt.Title(heading, subtitle=_words(verdict), fontSize=13, fontWeight=600)
     return alt.layer(side, edge, bar, dot).properties(width=WIDTH, height=HEIGHT, title=title)
 

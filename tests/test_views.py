@@ -1,0 +1,384 @@
+import itertools
+import json
+import math
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import altair
+import numpy as np
+import pytest
+import vl_convert
+import xarray as xr
+from conftest import ROOT
+
+from workbench import views
+from workbench.errors import InputError
+from workbench.record import blank, fill
+from workbench.schema import Progress, Schema, Slab, Variable, ticks
+from workbench.views.layout import described, layout
+from workbench.views.span import span
+from workbench.views.theme import number, ramp, rounded, word
+
+STEPS = 40
+COLUMNS = {"lr": {"units": "1", "long_name": "learning rate (peak)"}, "seed": {"units": "1", "long_name": "seed"}}
+HOSTILE = "</script><script>alert(1)</script>\"'`\u2028=datum.x--><img src=x onerror=alert(1)>"
+
+
+def crossed(**axes):
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def made(rows, loss=None, steps=STEPS, diverged=(), heads=2, loss_name="Training loss", **attrs):
+    """A record of `rows` with a loss every step and an entropy every ten; `diverged` maps run to step."""
+    variables = [
+        Variable("train_loss", 1, (), "float32", {"long_name": loss_name, "units": "nat"}),
+        Variable("attention_entropy", 10, ("layer", "head"), "float32", {"long_name": "Attention entropy", "units": "nat"}),
+    ]
+    labels = {"layer": [0, 1], "head": list(range(heads))}
+    record = blank(Schema(rows, COLUMNS, variables, labels, [("train", 0)], 0, steps, {"study": "made", "title": "Made"} | attrs))
+    runs, every, tenth = range(len(rows)), ticks(1, 0, steps), ticks(10, 0, steps)
+    loss = 4 - 0.05 * np.arange(steps + 1) + 0.1 * np.arange(len(rows))[:, None] if loss is None else np.asarray(loss, float)
+    entropy = (
+        2 - np.arange(len(tenth))[:, None, None] / 10 * np.arange(1, 1 + 2 * heads).reshape(2, heads) / 10 + np.zeros((len(rows), 1, 1, 1))
+    )
+    entropy = entropy + 0.01 * np.arange(len(rows))[:, None, None, None]
+    ends = [dict(diverged).get(run, -1) for run in runs]
+    for run, end in enumerate(ends):
+        if end >= 0:
+            loss[run, end:] = np.nan
+            entropy[run, [i for i, step in enumerate(tenth) if step >= end]] = np.nan
+    fill(record, Slab(runs, 1, every, {"train_loss": loss}, {}))
+    fill(record, Slab(runs, 10, tenth, {"attention_entropy": entropy}, labels))
+    fill(record, Progress(runs, steps, ends))
+    return record
+
+
+SWEEP = crossed(seed=range(3), lr=[1e-3, 1e-2, 1e-1], qk_norm=[False, True])
+DESIGNS = {
+    "one run": crossed(seed=[0], lr=[1e-2]),
+    "seeds": crossed(seed=range(3), lr=[1e-2]),
+    "rates and a switch": SWEEP,
+    "one stabilizer at a time": crossed(seed=[0, 1], lr=[1e-3, 1e-2], qk_norm=[False, True], sigma=[False])
+    + crossed(seed=[0, 1], lr=[1e-3, 1e-2], qk_norm=[False], sigma=[True]),
+    "words": crossed(seed=[0, 1], norm=["pre", "post", "none"]),
+    "many": crossed(seed=[0], lr=[1e-3, 1e-2], depth=[1, 2], norm=["pre", "post"], qk_norm=[False, True], data=["text", "images"]),
+    "twenty rates": crossed(seed=[0], lr=np.geomspace(1e-4, 1, 20).tolist()),
+    "hostile": crossed(seed=[0, 1], lr=[1e-3, 1e-2], text=["plain", HOSTILE]),
+}
+
+
+def every(spec, key):
+    """All values of `key` anywhere in a specification."""
+    if isinstance(spec, dict):
+        yield from ([spec[key]] if key in spec else [])
+        for name, part in spec.items():
+            if name not in ("data", "config"):
+                yield from every(part, key)
+    elif isinstance(spec, list):
+        for part in spec:
+            yield from every(part, key)
+
+
+def tables_of(spec):
+    return [data["values"] for data in every(spec, "data")]
+
+
+def rows_of(spec):
+    return max(tables_of(spec), key=len)
+
+
+def title_of(axis):
+    return " ".join(axis["title"]) if isinstance(axis["title"], list) else axis["title"]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("view", views.GENERAL, ids=lambda view: view.name)
+def test_every_general_view_draws_every_design(view, design):
+    record = made(DESIGNS[design], diverged={0: 20})
+    before = record.copy(deep=True)
+    spec = view(record).to_dict()
+    assert rows_of(spec)
+    assert spec["description"]
+    assert record.identical(before)
+
+
+@pytest.mark.parametrize("view", views.GENERAL, ids=lambda view: view.name)
+def test_hostile_strings_are_drawn_as_text(view):
+    spec = view(made(DESIGNS["hostile"], loss_name=HOSTILE, diverged={0: 20})).to_dict()
+    svg = ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
+    names = {element.tag.rpartition("}")[2] for element in svg.iter()}
+    assert names <= {"svg", "g", "path", "text", "tspan", "rect", "defs", "clipPath", "linearGradient", "stop", "line"}
+
+
+def test_spikes_survive_decimation_exactly():
+    rng = np.random.default_rng(0)
+    curves = rng.normal(size=(5, 1013))
+    curves[[0, 1, 2, 3, 4], [0, 7, 500, 1011, 1012]] = 1e6
+    curves[[4, 3, 2, 1, 0], [3, 12, 501, 900, 1000]] = -1e6
+    kept = views.decimate(curves, 100)
+    assert kept.shape == (5, 102)
+    assert (np.diff(kept) >= 0).all()
+    assert (kept[:, 0] == 0).all()
+    assert (kept[:, -1] == 1012).all()
+    edges = [1013 * bucket // 50 for bucket in range(51)]
+    for curve, places in zip(curves, kept, strict=True):
+        for low, high in itertools.pairwise(edges):
+            inside = curve[[place for place in places if low <= place < high]]
+            assert inside.max() == curve[low:high].max()
+            assert inside.min() == curve[low:high].min()
+
+
+def test_decimation_keeps_short_curves_whole_and_passes_over_gaps():
+    short = np.arange(6.0).reshape(1, 6)
+    assert views.decimate(short, 6).tolist() == [[0, 1, 2, 3, 4, 5]]
+    gap = np.array([[np.nan, 3, 1, 2, np.inf, np.nan, np.nan, np.nan]])
+    assert views.decimate(gap, 4).tolist() == [[0, 1, 2, 4, 4, 7]]
+
+
+def test_curves_carry_their_spike_and_stay_small():
+    loss = np.ones((50, 2001))
+    loss[7, 1234] = 8.765
+    record = made(crossed(seed=range(50)), loss=loss, steps=2000)
+    rows = rows_of(views.loss_curves(record).to_dict())
+    assert rows[7]["value"][rows[7]["step"].index(1234)] == 8.765
+    assert sum(len(row["step"]) for row in rows) < 15_000
+
+
+def test_a_diverged_run_is_marked_where_it_diverged():
+    record = made(SWEEP, diverged={2: 20})
+    spec = views.loss_curves(record).to_dict()
+    rows = rows_of(spec)
+    last = record.wb["train_loss"].values[2, 19]
+    assert [row["run"] for row in rows if row["ended"] is not None] == [2]
+    assert (rows[2]["ended"], rows[2]["ended_at"]) == (20, pytest.approx(last))
+    assert rows[2]["value"][20:] == [None] * 21
+    assert "datum.ended !== null" in every(spec, "filter")
+
+
+def test_axes_are_titled_with_units_and_panels_with_knobs():
+    spec = views.loss_curves(made(SWEEP)).to_dict()
+    assert {title_of(y) for y in every(spec, "y") if isinstance(y, dict)} == {"Training loss [nat]"}
+    assert {x["title"] for x in every(spec, "x") if isinstance(x, dict)} == {"step"}
+    assert spec["facet"]["sort"] == ["qk_norm = false", "qk_norm = true"]
+    colour = next(every(spec, "color"))
+    assert (colour["title"], colour["scale"]["domain"]) == ("lr", ["0.001", "0.01", "0.1"])
+    spec = views.final_loss_against_lr(made(SWEEP)).to_dict()
+    assert {title_of(x) for x in every(spec, "x") if isinstance(x, dict) and "title" in x} == {"lr: learning rate (peak)"}
+    assert {title_of(y) for y in every(spec, "y") if isinstance(y, dict)} == {"Training loss [nat], last 5 % of steps"}
+
+
+def test_a_spike_far_above_the_start_is_said_to_be_cut_and_stays_in_the_data():
+    loss = np.full((2, STEPS + 1), 2.0)
+    loss[1, 7] = 1e5
+    spec = views.loss_curves(made(crossed(seed=[0, 1]), loss=loss)).to_dict()
+    assert spec["title"]["text"] == ["values above 20 are drawn at the upper edge"]
+    assert max(rows_of(spec)[1]["value"]) == 1e5
+    assert next(every(spec, "y"))["scale"] == {"clamp": True, "domain": [pytest.approx(2, rel=0.2), 20], "nice": False, "type": "log"}
+
+
+def test_final_is_the_mean_of_the_last_twentieth_before_divergence():
+    record = made(crossed(seed=range(2)), steps=99, loss=np.arange(200.0).reshape(2, 100), diverged={1: 50})
+    assert views.final(record.wb["train_loss"]).tolist() == [97.0, 147.0]
+
+
+def test_sweep_counts_diverged_runs_as_infinite():
+    record = made(SWEEP, diverged=[(run, 30) for run, row in enumerate(SWEEP) if row["lr"] == 0.1 and (row["qk_norm"] or row["seed"] == 0)])
+    rows = [row for row in rows_of(views.final_loss_against_lr(record).to_dict()) if row["first"]]
+    assert len(rows) == 6
+    lost = {(row["x"], row["colour"]): (row["lost"], row["median"]) for row in rows}
+    assert lost[0.1, "true"] == ("3/3", None)
+    assert lost[0.1, "false"][0] == "1/3"
+    finals = np.sort(
+        views.final(record.wb["train_loss"])[[i for i, r in enumerate(SWEEP) if r["lr"] == 0.1 and not r["qk_norm"] and r["seed"]]]
+    )
+    assert lost[0.1, "false"][1] == pytest.approx(finals[-1], rel=1e-3)
+    assert lost[0.001, "true"][0] is None
+
+
+def test_sweep_draws_the_loss_at_initialization_or_says_that_it_is_off_the_axis():
+    near = views.final_loss_against_lr(made(SWEEP)).to_dict()
+    assert {row["text"] for row in itertools.chain(*tables_of(near)) if "text" in row} == {"loss at initialization 4.85"}
+    loss = np.full((len(SWEEP), STEPS + 1), 1.0) + 0.01 * np.arange(len(SWEEP))[:, None]
+    loss[:, 0] = 9
+    assert views.final_loss_against_lr(made(SWEEP, loss=loss)).to_dict()["title"]["text"] == [
+        "loss at initialization is 9, above this axis"
+    ]
+
+
+def test_knobs_that_are_not_crossed_become_variants():
+    plan = layout(made(DESIGNS["one stabilizer at a time"]))
+    assert plan.main == "lr"
+    assert [(factor.title, factor.names) for factor in plan.factors] == [("variant", ("plain", "qk_norm", "sigma"))]
+    plan = layout(made(DESIGNS["many"]))
+    assert [factor.title for factor in plan.factors] == ["depth", "norm", "qk_norm", "data"]
+    assert "not told apart here: qk_norm, data" in views.loss_curves(made(DESIGNS["many"])).to_dict()["title"]["text"]
+    assert described(made(SWEEP))[1] == "lr 0.001, qk_norm true, seed 0"
+
+
+def test_the_lowest_run_is_shown_with_its_twin():
+    record = made(SWEEP)
+    ends = np.full(len(SWEEP), 2.0)
+    collapsed = next(i for i, row in enumerate(SWEEP) if row == {"seed": 1, "lr": 0.1, "qk_norm": False})
+    saved = next(i for i, row in enumerate(SWEEP) if row == {"seed": 1, "lr": 0.1, "qk_norm": True})
+    ends[collapsed] = 0.1
+    assert views.lowest_and_twin(record, ends) == [collapsed, saved]
+    assert views.lowest_and_twin(made(DESIGNS["one run"]), np.array([1.0])) == [0]
+    assert views.lowest_and_twin(record, np.full(len(SWEEP), np.nan)) == [0]
+
+
+def test_entropy_map_has_a_row_for_each_head_or_the_lowest_head_of_each_layer():
+    record = made(DESIGNS["one run"])
+    rows = rows_of(views.entropy_map(record).to_dict())
+    assert [row["row"] for row in rows] == ["layer 0, head 0", "layer 0, head 1", "layer 1, head 0", "layer 1, head 1"]
+    assert rows[3]["value"] == pytest.approx([2, 1.96, 1.92, 1.88, 1.84])
+    assert rows[3]["step"] == [0, 10, 20, 30, 40]
+    spec = views.entropy_map(made(DESIGNS["one run"], heads=30)).to_dict()
+    assert spec["title"]["text"] == "lowest head of each"
+    assert [row["value"][1] for row in rows_of(spec)] == pytest.approx([1.7, 1.4])
+    with pytest.raises(InputError, match="draw it with curves"):
+        views.heat_map(record, "train_loss", [0])
+
+
+def test_event_shares_count_runs_of_a_setting():
+    record = made(
+        SWEEP, diverged=[(run, 10) for run, row in enumerate(SWEEP) if row["lr"] == 0.1 and row["seed"] < 2 and not row["qk_norm"]]
+    )
+    for name, units in (("collapse_step", "step"), ("lowest", "nat")):
+        record["events"][name] = xr.DataArray(np.full(len(SWEEP), 5.0), dims="run", attrs={"units": units})
+    rows = rows_of(views.event_shares(record).to_dict())
+    shares = {(row["event"], row["down"], row["across"]): row["text"] for row in rows}
+    assert shares["diverged", "qk_norm = false", "0.1"] == "2/3"
+    assert shares["diverged", "qk_norm = true", "0.1"] == "0/3"
+    assert shares["collapse", "qk_norm = true", "0.001"] == "3/3"
+    assert {row["event"] for row in rows} == {"diverged", "collapse"}
+
+
+def test_entropy_curves_take_the_smallest_layer_and_rules():
+    record = made(DESIGNS["one run"])
+    spec = views.entropy(record, threshold=0.1, uniform=views.uniform_entropy(64, causal=True)).to_dict()
+    assert next(rows[0]["value"] for rows in tables_of(spec) if "step" in rows[0]) == [2, 1.965, 1.93, 1.895, 1.86]
+    assert {row["text"] for rows in tables_of(spec) for row in rows if "text" in row} == {
+        "collapse 0.1",
+        "uniform attention 3.206",
+    }
+    assert title_of(next(every(spec, "y"))) == "attention entropy of the smallest layer, mean over heads [nat]"
+
+
+def test_uniform_entropy():
+    assert views.uniform_entropy(64, causal=False) == math.log(64)
+    assert views.uniform_entropy(64, causal=True) == pytest.approx(np.log(np.arange(1, 65)).mean())
+
+
+def test_curves_say_what_reduce_leaves():
+    with pytest.raises(InputError, match="run, step, layer"):
+        views.curves(made(SWEEP), "attention_entropy", reduce=lambda values: values.mean("head"))
+
+
+def test_no_number_is_shown_raw():
+    for view in views.GENERAL:
+        for tooltip in itertools.chain(
+            *(tips for tips in every(view(made(SWEEP, diverged={0: 9})).to_dict(), "tooltip") if isinstance(tips, list))
+        ):
+            assert tooltip["type"] in ("nominal", "ordinal") or tooltip.get("format") or tooltip["field"] == "step", tooltip
+
+
+NUMBERS = [(0.003, "0.003"), (3e-5, "3e-5"), (2.34567, "2.346"), (200, "200"), (12345678, "12345678"), (1.5e9, "1.5e9"), (2.0, "2")]
+NUMBERS += [(math.nan, "–"), (None, "–"), (math.inf, "∞"), (np.float32(0.1), "0.1"), (np.int64(7), "7"), (0.0, "0"), (-0.25, "-0.25")]
+
+
+@pytest.mark.parametrize(("value", "text"), NUMBERS)
+def test_number(value, text):
+    assert number(value) == text
+
+
+def test_words_are_short_and_on_one_line():
+    assert [word(value) for value in (True, np.False_, 1e-3, "a\u2028b\nc")] == ["true", "false", "0.001", "a b c"]
+    assert len(word("x" * 1000)) == 48
+
+
+def test_rounded_keeps_four_digits():
+    values = np.array([1.23456, 0.000123456, 123456.7, 0.0, -9.99999, np.nan, np.inf])
+    assert rounded(values)[:5].tolist() == [1.235, 0.0001235, 123500.0, 0.0, -10.0]
+    assert np.array_equal(rounded(values)[5:], [np.nan, np.inf], equal_nan=True)
+
+
+def test_ramp_is_viridis_in_order():
+    colours = ramp(5)
+    assert colours[0] == "#440154"
+    light = [sum(int(colour[i : i + 2], 16) * weight for i, weight in ((1, 0.2126), (3, 0.7152), (5, 0.0722))) for colour in colours]
+    assert light == sorted(light)
+
+
+def test_span_shows_its_values_and_turns_logarithmic_when_they_ask():
+    assert not span([2, 3, 5]).logarithmic
+    wide = span([0, 0.01, 5])
+    assert wide.logarithmic
+    assert wide.low < 0.01 < 5 < wide.high
+    assert not span([-1, 0.01, 5]).logarithmic
+    assert span([]) == span([np.nan])
+    assert span([1.0, 2.0]).reaching([2.5]).high > 2.5
+    assert span([1.0, 2.0]).reaching([50.0]) == span([1.0, 2.0])
+    for ends in (span([1.0, 2.0]), span([1.0, 1000.0])):
+        assert ends.share(ends.at(0.3)) == pytest.approx(0.3)
+
+
+VERDICT = {
+    "slug": "a",
+    "statement": "It collapses.",
+    "mean": 0.3,
+    "low": 0.1,
+    "high": 0.5,
+    "n": 4,
+    "threshold": 0.05,
+    "above": True,
+    "units": "nat",
+    "paired": "data",
+    "threshold_source": "here",
+    "status": "holds",
+}
+
+
+def test_claims_are_drawn_with_interval_and_threshold():
+    undecided = VERDICT | {"mean": None, "low": None, "high": None, "n": 1, "status": "undecided"}
+    record = made(SWEEP, claims=json.dumps([VERDICT, undecided]))
+    spec = views.claims(record).to_dict()
+    drawn, empty = (rows[0] for rows in tables_of(spec))
+    assert {name: drawn[name] for name in ("low", "mean", "high", "threshold")} == {"low": 0.1, "mean": 0.3, "high": 0.5, "threshold": 0.05}
+    assert empty["mean"] is None
+    assert spec["vconcat"][0]["title"]["text"] == ["✓ holds: It collapses."]
+    assert title_of(next(every(spec["vconcat"][0], "x"))) == "effect [nat]"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "[{}]", "{}x", "3", json.dumps([VERDICT | {"mean": "<b>"}]), json.dumps([VERDICT | {"status": "x"}])]
+)
+def test_claims_that_are_no_verdicts_are_refused(text):
+    with pytest.raises(InputError, match="not a list of verdicts"):
+        views.verdicts_of(made(SWEEP, claims=text))
+
+
+def test_no_claims():
+    assert views.verdicts_of(made(SWEEP)) == []
+    with pytest.raises(InputError, match="no verdict"):
+        views.claims(made(SWEEP))
+
+
+def test_the_theme_is_registered_and_enabled():
+    views.loss_curves(made(SWEEP))
+    assert altair.theme.active == "workbench"
+
+
+def test_views_are_declared_without_altair_and_ask_for_it_when_drawn():
+    code = """
+import sys
+sys.modules["altair"] = None
+from workbench import views
+from workbench.errors import InputError
+try:
+    views.GENERAL[0].fn.__globals__["alt"].Chart
+except InputError as error:
+    print(error)
+"""
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert out == "Charts and reports need the package 'altair'; install it with: pip install 'stability-workbench[report]'.\n"
