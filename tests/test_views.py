@@ -165,7 +165,7 @@ def test_axes_are_titled_with_units_and_panels_with_knobs():
     assert (colour["title"], colour["scale"]["domain"]) == ("lr", ["0.001", "0.01", "0.1"])
     spec = views.final_loss_against_lr(made(SWEEP)).to_dict()
     assert {title_of(x) for x in every(spec, "x") if isinstance(x, dict) and "title" in x} == {"lr: learning rate (peak)"}
-    assert {title_of(y) for y in every(spec, "y") if isinstance(y, dict)} == {"Training loss [nat], last 5 % of steps"}
+    assert {title_of(y) for y in every(spec, "y") if isinstance(y, dict)} == {"Training loss [nat], last 10% of steps"}
 
 
 def test_a_spike_far_above_the_start_is_said_to_be_cut_and_stays_in_the_data():
@@ -177,7 +177,7 @@ def test_a_spike_far_above_the_start_is_said_to_be_cut_and_stays_in_the_data():
     assert next(every(spec, "y"))["scale"] == {"clamp": True, "domain": [pytest.approx(2, rel=0.2), 20], "nice": False, "type": "log"}
 
 
-def test_final_is_the_mean_of_the_last_twentieth_before_divergence():
+def test_final_is_the_mean_of_the_last_tenth_before_divergence():
     record = made(crossed(seed=range(2)), steps=99, loss=np.arange(200.0).reshape(2, 100), diverged={1: 50})
     assert views.final(record.wb["train_loss"]).tolist() == [97.0, 147.0]
 

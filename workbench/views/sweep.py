@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..events import LAST_SHARE
 from ..view import view
 from .curves import HEADROOM, NONE, initial, mean_of_rest, reference
 from .extras import alt
@@ -16,21 +17,20 @@ from .panels import LOG_KNOB, categories, knob_tooltips, panels, run_table, unse
 from .span import Span, is_logarithmic, span
 from .theme import CATEGORIES, CROSS, FAINT, SHAPES, label, number, rounded, shortened, wrapped
 
-TAIL = 0.05
 MOST_TICKS = 10
 STRIP, GAP = 0.075, 0.05
 ACROSS = 70
 
 
 def final(values: Any) -> np.ndarray:
-    """The mean of each run's last 5 % of measurements (one at least) up to its last finite one; NaN for a run that has none.
+    """The mean of each run's last tenth of measurements (one at least), up to its last finite one; NaN for a run that has none.
 
     Dimensions other than run and step are averaged first.
     """
     heights = np.asarray(mean_of_rest(values).transpose("run", "step").values, float)
     finite = np.isfinite(heights)
     last = heights.shape[1] - 1 - finite[:, ::-1].argmax(1)
-    window = last[:, None] - np.arange(max(round(TAIL * heights.shape[1]), 1))
+    window = last[:, None] - np.arange(max(round(LAST_SHARE * heights.shape[1]), 1))
     tail = np.take_along_axis(np.where(finite, heights, np.nan), np.maximum(window, 0), 1)
     counted = np.isfinite(tail) & (window >= 0)
     with np.errstate(invalid="ignore"):
@@ -58,7 +58,7 @@ def sweep(
     rows = np.unique(group.codes[lost])
     axis = axis.raised(GAP) if len(rows) else axis
     roof = axis.raised(STRIP * (len(rows) + 0.3)) if len(rows) else axis
-    y = alt.Y("value:Q", title=wrapped(f"{label(measured, title)}, last 5 % of steps"), scale=roof.scale, axis=axis.marks)
+    y = alt.Y("value:Q", title=wrapped(f"{label(measured, title)}, last {LAST_SHARE:.0%} of steps"), scale=roof.scale, axis=axis.marks)
     encoding = {"x": _x(record, plan.main, group), "y": y, "color": categories(group) if plan.factors else alt.value(CATEGORIES[0])}
     names = group.of_runs(group.names)
     table = run_table(record, plan.factors[1:]).join(_settings(record, plan.main, value, lost))
