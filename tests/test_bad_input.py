@@ -255,7 +255,8 @@ def test_what_an_unfinished_run_left_is_kept(parabola, refused):
     wb.run(command_line.study(), **plan)
     store.Store(wb.open("old.nc"), store.partial_path("parabola.nc"))
     assert refused("run", "parabola").startswith("An earlier run to 'parabola.nc' left 'parabola.nc.partial.zarr'")
-    assert wb.open("parabola.nc").attrs["steps"] == 20
+    store.Store(wb.open("old.nc"), store.partial_path("without_suffix"))
+    assert wb.open("parabola.nc").attrs["steps"] == wb.open("without_suffix").attrs["steps"] == 20
 
 
 def test_kept_states_of_another_run_are_not_mixed_with_new_ones(parabola, refused):

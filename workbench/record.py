@@ -210,7 +210,7 @@ class Accessor:
     def runs(self) -> Any:
         """A table of the runs: varied knobs and events, as a pandas DataFrame."""
         events = self._tree["events"].to_dataset(inherit=False)
-        return xr.merge([self._tree.to_dataset()[self.varied].reset_coords(), events]).to_dataframe()
+        return xr.merge([self._tree.to_dataset().reset_coords()[self.varied], events]).to_dataframe()
 
     def __getitem__(self, name: str) -> xr.DataArray:
         for node in self._nodes():
