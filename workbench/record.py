@@ -140,7 +140,9 @@ def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwr
     """
     path = writable(path, overwrite=overwrite)
     nodes = {"/": record.to_dataset()} | {f"/{name}": node.to_dataset(inherit=False) for name, node in record.children.items()}
-    encoding = {name: {v: _encoding(x, rounded and name.startswith("/every_")) for v, x in node.variables.items()} for name, node in nodes.items()}
+    encoding = {
+        name: {v: _encoding(x, rounded and name.startswith("/every_")) for v, x in node.variables.items()} for name, node in nodes.items()
+    }
     partial = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,8 @@ from ..probes import (
 from ..schedules import Schedule
 from ..study import Budget, Event, Preset, Study
 from ..tasks import ImageKnobs, Images, Text, TextKnobs, choose
-from ..views import entropy_curves, entropy_map, event_shares, final_loss_against_lr, loss_curves
+from ..view import view
+from ..views import entropy, entropy_map, event_shares, final_loss_against_lr, loss_curves
 
 FLOOR = 0.1
 FLOOR_SOURCE = "our definition of collapse, a tenth of the entropy of uniform attention; the paper names no number"
@@ -162,6 +163,12 @@ def above_bound(record: xr.DataTree) -> xr.DataArray:
     return gap.min(("step", "layer", "head")).drop_vars("run").groupby("seed").min()
 
 
+@view("attention_entropy")
+def entropy_against_floor(record: xr.DataTree) -> Any:
+    """Attention entropy of the smallest layer, mean over heads; collapsed below the dashed line, a tenth of uniform attention's."""
+    return entropy(record, threshold=FLOOR * uniform_entropy(record).values)
+
+
 COLLAPSED = "at the rates where the plain net without warmup collapses"
 CLAIMS = (
     Claim(
@@ -231,7 +238,9 @@ CLAIMS = (
 def summary(record: xr.DataTree) -> list[str]:
     """Up to six lines: how many runs collapsed or diverged, and for each variant at which rates and when."""
     step, diverged = collapse_step(record), record["events"]["diverged_step"]
-    total = f"{int(step.notnull().sum())} collapsed (a layer under {FLOOR:.0%} of uniform entropy), {int(diverged.notnull().sum())} diverged"
+    total = (
+        f"{int(step.notnull().sum())} collapsed (a layer under {FLOOR:.0%} of uniform entropy), {int(diverged.notnull().sum())} diverged"
+    )
     lines = [f"{record.sizes['run']} runs of {record.attrs['steps']} steps: {total}."]
     for name, wanted in [*((n, {"warmup": 0} | v) for n, v in VARIANTS.items()), (f"plain, warmup {WARMUP}", {"warmup": WARMUP})]:
         wanted = {"qk_norm": False, "sigma_reparam": False} | wanted
@@ -300,7 +309,7 @@ study = Study(
         Event("collapse_step", collapse_step, "step", "first step with a layer under a tenth of uniform attention's entropy (NaN: none)"),
         Event("final_loss", final_loss, "nat", "mean training loss over the last tenth, at most the initial loss"),
     ),
-    views=(final_loss_against_lr, event_shares, entropy_curves, loss_curves, entropy_map),
+    views=(final_loss_against_lr, event_shares, entropy_against_floor, loss_curves, entropy_map),
     claims=CLAIMS,
     summary=summary,
 )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..errors import InputError
 from ..view import view
 from .extras import alt
 from .layout import layout
-from .panels import hue, knob_tooltips, panels, run_table, unseen
+from .panels import hue, knob_tooltips, panels, run_table, unseen, y_title
+from .rules import References, rules
 from .span import Span, span
-from .theme import CROSS, label, number, rounded, shortened, wrapped
+from .theme import CROSS, label, number, rounded, shortened
 
 POINTS = 12_000
 MOST, LEAST = 400, 10
 HEADROOM = 10
-NONE: Mapping[str, float] = {}
+NONE: References = {}
 
 
 def decimate(values: np.ndarray, points: int) -> np.ndarray:
@@ -47,46 +50,44 @@ def curves(
     *,
     reduce: Callable[[Any], Any] | None = None,
     title: str | None = None,
-    references: Mapping[str, float] = NONE,
+    references: Mapping[str, Any] = NONE,
     ceiling: float | None = None,
     logarithmic: bool | None = None,
 ) -> Any:
     """Lines of `variable` against step, one a run: colour is the main knob, panels are the other ones.
 
     `reduce` takes the variable to dims (run, step), by default the mean over what else it has; `title` then names the result.
-    `references` are horizontal rules, by label (NaN: none). What lies above `ceiling` is drawn at the upper edge. The axis is
-    logarithmic where the values span 10-fold and none is negative, unless said. Raises InputError if `reduce` leaves other dimensions.
+    `references` are horizontal rules by label, at a number or one per run (NaN: none). What lies above `ceiling` is drawn at the
+    upper edge. The axis is logarithmic where the values span 10-fold and none is negative, unless said. Raises InputError if
+    `reduce` leaves other dimensions.
     """
     measured = record.wb[variable]
     values = (reduce or mean_of_rest)(measured)
     if set(values.dims) != {"run", "step"}:
         raise InputError(f"reduce leaves {variable!r} with dimensions {', '.join(map(str, values.dims))}; it must leave run and step.")
     heights, steps = np.asarray(values.transpose("run", "step").values, float), values["step"].values
-    axis = span(heights, references.values(), ceiling=ceiling, logarithmic=logarithmic)
     plan = layout(record)
     group, colour, factors = hue(record, plan)
-    table = run_table(record, factors).assign(colour=group.of_runs(group.names), **_lines(heights, steps), **_ends(record, heights, axis))
-    encoding = _encoding(axis, steps, label(measured, title), colour)
+    lines = rules(references, factors, len(heights))
+    axis = span(heights, lines.values, ceiling=ceiling, logarithmic=logarithmic)
+    table = run_table(record, factors).assign(colour=group.of_runs(group.names), **lines.columns(axis))
+    table = table.assign(**_lines(heights, steps), **_ends(record, heights, axis))
+    encoding = _encoding(axis, steps, y_title(label(measured, title), factors), colour)
     layers = [_line(record, variable, encoding, pick=len(group.names) > 1)]
     layers += [_end(record, encoding)] if table["ended"].notna().any() else []
-    layers += [layer for text, at in references.items() for layer in reference(text, at, encoding["y"], axis)]
-    notes = [*axis.notes, *unseen(plan, factors)]
-    return panels(layers, table, factors, notes=notes, description=f"{label(measured, title)} against step, {len(table)} runs")
+    notes = [*axis.notes, *lines.notes(axis), *unseen(plan, factors)]
+    about = f"{label(measured, title)} against step, {len(table)} runs"
+    return panels([*layers, *lines.layers(encoding["y"])], table, factors, notes=notes, description=about)
 
 
-def initial(values: Any) -> float:
-    """The median over runs of the first measurement; NaN if none is finite."""
-    first = np.asarray(values.isel(step=0).values, float)
-    return float(np.median(first[np.isfinite(first)])) if np.isfinite(first).any() else math.nan
+def initial(values: Any) -> np.ndarray:
+    """The first measurement of each run."""
+    return np.asarray(mean_of_rest(values).isel(step=0).values, float)
 
 
-def reference(text: str, at: float, y: Any, axis: Span) -> list[Any]:
-    """A dashed rule across the chart with its label; nothing if its place is not known or not on the axis."""
-    if not axis.low <= at <= axis.high:
-        return []
-    base = alt.Chart(alt.Data(values=[{"value": at, "text": f"{text} {number(at)}"}])).encode(y=y)
-    words = base.mark_text(align="right", baseline="bottom", dx=-4, dy=-3, fontSize=11).encode(text="text:N", x=alt.value("width"))
-    return [base.mark_rule(strokeDash=[5, 4]), words]
+def ceiling_above(start: np.ndarray) -> float:
+    """Ten times the highest of these numbers, above which a loss has blown up; NaN if none is finite."""
+    return HEADROOM * float(np.max(start[np.isfinite(start)], initial=0.0)) or math.nan
 
 
 def mean_of_rest(values: Any) -> Any:
@@ -125,11 +126,11 @@ def _ends(record: Any, heights: np.ndarray, axis: Span) -> dict[str, Any]:
     return {"ended": ended, "ended_at": np.where(np.isnan(ended), np.nan, np.where(np.isnan(last), axis.high, last))}
 
 
-def _encoding(axis: Span, steps: np.ndarray, title: str, colour: Any) -> dict[str, Any]:
+def _encoding(axis: Span, steps: np.ndarray, title: list[str], colour: Any) -> dict[str, Any]:
     ends = [int(steps[0]), int(max(steps[-1], steps[0] + 1))]
     return {
         "x": alt.X("step:Q", title="step", scale=alt.Scale(domain=ends, nice=False), axis=alt.Axis(tickCount=5, format="~s", grid=False)),
-        "y": alt.Y("value:Q", title=wrapped(title), scale=axis.scale, axis=axis.marks),
+        "y": alt.Y("value:Q", title=title, scale=axis.scale, axis=axis.marks),
         "color": colour,
     }
 
@@ -157,17 +158,20 @@ def _end(record: Any, encoding: Mapping[str, Any]) -> Any:
 @view("train_loss")
 def loss_curves(record: Any) -> Any:
     """Training loss of every run against step; a cross marks where a run diverged."""
-    return curves(record, "train_loss", ceiling=HEADROOM * initial(record.wb["train_loss"]))
+    return curves(record, "train_loss", ceiling=ceiling_above(initial(record.wb["train_loss"])))
 
 
-def entropy(record: Any, *, threshold: float | None = None, uniform: float | None = None) -> Any:
-    """Lines of the smallest layer's attention entropy, with rules at a collapse threshold and at the entropy of uniform attention."""
+def entropy(record: Any, *, threshold: Any = None, uniform: Any = None) -> Any:
+    """Lines of the smallest layer's attention entropy (mean over heads), with rules at collapse threshold and uniform entropy.
+
+    Each may be one number or one per run.
+    """
     rules = {"collapse": threshold, "uniform attention": uniform}
     return curves(
         record,
         "attention_entropy",
         reduce=lambda entropies: entropies.mean("head").min("layer"),
-        title="attention entropy of the smallest layer, mean over heads",
+        title="attention entropy",
         references={text: at for text, at in rules.items() if at is not None},
         logarithmic=False,
     )
