@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..catalogue import docstring_fields, entries
 from ..errors import InputError
@@ -88,7 +89,7 @@ def figure(view: View, record: Any, name: str) -> dict[str, str]:
         return {"name": name, "caption": view.doc, "reason": str(error)}
     spec.setdefault("config", {})["background"] = "transparent"
     svg = _short(vl_convert.vegalite_to_svg(spec, vl_version=_vegalite()))
-    picture = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    picture = "data:image/svg+xml," + quote(svg, safe=" ,:;=/()!$*+-.?@_~")
     text = str(spec.get("description") or view.doc)
     return {"name": name, "caption": view.doc, "text": text, "spec": inert(spec), "picture": picture, "reason": ""}
 

@@ -21,7 +21,20 @@ from .trained import TRAINED, case_of
 
 CHECKS = (*DECLARED, batches, *TRAINED, *MEASURED, *RECORDED, *SHOWN)
 
-__all__ = ["CHECKS", "Case", "check", "check_learner", "check_probe", "check_study", "check_task", "check_view", "collected"]
+__all__ = [
+    "CHECKS",
+    "DECLARED",
+    "RECORDED",
+    "SHOWN",
+    "Case",
+    "check",
+    "check_learner",
+    "check_probe",
+    "check_study",
+    "check_task",
+    "check_view",
+    "collected",
+]
 
 
 def check_study(study: Study) -> list[str]:

@@ -24,18 +24,20 @@ def optional_probes(case: Case) -> Iterator[str]:
 
 
 def measured(case: Case, probes: Sequence[Probe], in_full: bool = True) -> Iterator[str]:
-    """Train with these probes, runs together and one by one; not `in_full`: two runs of one design, before the first update.
+    """Train with these probes, runs together and one by one; not `in_full`: before the first update, one run of one design alone.
 
     A wrong shape is an error of the engine.
     """
     study, seen = replace(case.study, probes=tuple(probes), optional_probes=()), set()
-    for design in case.designs if in_full else [case.designs[0][:2]]:
-        loop, lanes = (train(study, design, case.steps, until=None if in_full else 1, mode=mode).record for mode in ("loop", "lanes"))
+    few = dict(until=None if in_full else 1)
+    for design in case.designs if in_full else case.designs[:1]:
+        lanes = train(study, design if in_full else design[:2], case.steps, mode="lanes", **few).record
+        loop = train(study, design if in_full else design[:1], case.steps, mode="loop", **few).record
         for p in probes:
             ours, theirs = lanes.wb[p.name].values, loop.wb[p.name].values
             if np.isfinite(ours).any():
                 seen.add(p.name)
-            if not _agree(ours, theirs):
+            if not _agree(ours[: len(theirs)], theirs):
                 yield f"Probe {p.name!r} gives other values for runs mapped together than one by one; keep to operations that vmap can map."
     for p in probes:
         if p.name not in seen:

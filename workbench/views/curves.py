@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ..errors import InputError
 from ..view import view
@@ -19,7 +17,7 @@ from .rules import References, rules
 from .span import Span, span
 from .theme import CROSS, label, number, rounded, shortened
 
-POINTS = 12_000
+POINTS = 9_000
 MOST, LEAST = 400, 10
 HEADROOM = 10
 NONE: References = {}
@@ -50,16 +48,16 @@ def curves(
     *,
     reduce: Callable[[Any], Any] | None = None,
     title: str | None = None,
-    references: Mapping[str, Any] = NONE,
+    references: References = NONE,
     ceiling: float | None = None,
     logarithmic: bool | None = None,
 ) -> Any:
     """Lines of `variable` against step, one a run: colour is the main knob, panels are the other ones.
 
     `reduce` takes the variable to dims (run, step), by default the mean over what else it has; `title` then names the result.
-    `references` are horizontal rules by label, at a number or one per run (NaN: none). What lies above `ceiling` is drawn at the
-    upper edge. The axis is logarithmic where the values span 10-fold and none is negative, unless said. Raises InputError if
-    `reduce` leaves other dimensions.
+    `references` are horizontal rules by label: a number, or one a run, of which each panel shows the median (NaN: none). What lies
+    above `ceiling` is drawn at the upper edge. The axis is logarithmic where the values span 10-fold and none is negative, unless
+    said. Raises InputError if `reduce` leaves other dimensions.
     """
     measured = record.wb[variable]
     values = (reduce or mean_of_rest)(measured)
@@ -162,17 +160,17 @@ def loss_curves(record: Any) -> Any:
 
 
 def entropy(record: Any, *, threshold: Any = None, uniform: Any = None) -> Any:
-    """Lines of the smallest layer's attention entropy (mean over heads), with rules at collapse threshold and uniform entropy.
+    """Lines of the smallest layer's attention entropy (mean over heads), with rules at a collapse threshold and at uniform entropy.
 
-    Each may be one number or one per run.
+    Either is a number in nat, or one a run.
     """
-    rules = {"collapse": threshold, "uniform attention": uniform}
+    heights = {"collapse": threshold, "uniform attention": uniform}
     return curves(
         record,
         "attention_entropy",
         reduce=lambda entropies: entropies.mean("head").min("layer"),
-        title="attention entropy",
-        references={text: at for text, at in rules.items() if at is not None},
+        title="attention entropy, smallest layer",
+        references={text: at for text, at in heights.items() if at is not None},
         logarithmic=False,
     )
 

@@ -11,12 +11,14 @@ import pandas as pd
 from .extras import alt
 from .layout import Factor, Layout
 from .span import Span, is_logarithmic
-from .theme import CATEGORIES, FAINT, PALEST, ramp, shortened, word
+from .theme import CATEGORIES, FAINT, PALEST, ramp, shortened, word, wrapped
 
 MOST_PANELS = 12
 MOST_COLOURS = 12
 LOG_KNOB = 8
 WIDTHS, HEIGHTS = {1: 560, 2: 350, 3: 250}, {1: 280, 2: 200}
+LOWEST = 150
+LETTER = 7.4  # pixels that a letter of a title takes
 GRADIENT = {"name": "viridis", "extent": [0, PALEST]}
 
 
@@ -92,8 +94,8 @@ def gradient(title: str, values: np.ndarray) -> alt.Color:
 def panels(layers: Sequence[Any], table: pd.DataFrame, factors: Sequence[Factor], *, description: str, notes: Sequence[str] = ()) -> Any:
     """The layers over the table, once for each group of the panel factors."""
     shown = panel_factors(factors)
-    rows, columns = _grid([len(factor.names) for factor in shown])
-    chart = alt.layer(*layers, data=inline(table)).properties(width=WIDTHS.get(columns, 200), height=HEIGHTS.get(rows, 150))
+    rows, columns = _grid(shown)
+    chart = alt.layer(*layers, data=inline(table)).properties(width=WIDTHS.get(columns, 200), height=HEIGHTS.get(rows, LOWEST))
     if len(shown) == 1:
         chart = chart.facet(_panel(alt.Facet, 0, shown[0]), columns=columns)
     elif shown:
@@ -102,8 +104,14 @@ def panels(layers: Sequence[Any], table: pd.DataFrame, factors: Sequence[Factor]
     return chart.properties(description=description, **title)
 
 
-def _grid(groups: Sequence[int]) -> tuple[int, int]:
+def y_title(text: str, factors: Sequence[Factor]) -> list[str]:
+    """The title of the vertical axis, in lines that the height of a panel has room for."""
+    return wrapped(text, int(HEIGHTS.get(_grid(panel_factors(factors))[0], LOWEST) / LETTER))
+
+
+def _grid(shown: Sequence[Factor]) -> tuple[int, int]:
     """Rows and columns of panels."""
+    groups = [len(factor.names) for factor in shown]
     if len(groups) == 2:
         return groups[0], groups[1]
     columns = min(groups[0], 3) if groups else 1

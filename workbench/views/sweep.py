@@ -10,10 +10,11 @@ import pandas as pd
 
 from ..events import LAST_SHARE
 from ..view import view
-from .curves import HEADROOM, NONE, heights_of, initial, mean_of_rest, reference_layers, with_references
+from .curves import NONE, ceiling_above, initial, mean_of_rest
 from .extras import alt
 from .layout import Factor, layout
-from .panels import LOG_KNOB, categories, knob_tooltips, panels, run_table, unseen
+from .panels import LOG_KNOB, categories, knob_tooltips, panels, run_table, unseen, y_title
+from .rules import References, rules
 from .span import Span, is_logarithmic, span
 from .theme import CATEGORIES, CROSS, FAINT, SHAPES, label, rounded, shortened, wrapped
 
@@ -42,35 +43,37 @@ def sweep(
     variable: str,
     *,
     title: str | None = None,
-    references: Mapping[str, Any] = NONE,
+    references: References = NONE,
     ceiling: float | None = None,
 ) -> Any:
     """The final value of `variable`, a point a run, against the main knob; lines join the medians over seeds.
 
     Colour is the first of the other knobs, panels are the next two. Diverged runs are counted in a strip at the upper edge, and
-    count as infinite in the medians. `references` are horizontal rules by label, at a number or one per run (NaN: none).
+    count as infinite in the medians. `references` are as for curves.
     """
     plan, measured = layout(record), record.wb[variable]
     group = plan.factors[0] if plan.factors else Factor("", ("",), np.zeros(record.sizes["run"], int))
+    factors = plan.factors[1:]
     lost = ~np.isnan(record["events"]["diverged_step"].values)
     value = np.where(lost, np.nan, rounded(final(measured)))
-    axis = span(value, ceiling=ceiling).reaching(heights_of(references))
-    rows = np.unique(group.codes[lost])
-    axis = axis.raised(GAP) if len(rows) else axis
-    roof = axis.raised(STRIP * (len(rows) + 0.3)) if len(rows) else axis
-    y = alt.Y("value:Q", title=wrapped(f"{label(measured, title)}, last {LAST_SHARE:.0%} of steps"), scale=roof.scale, axis=axis.marks)
-    encoding = {"x": _x(record, plan.main, group), "y": y, "color": categories(group) if plan.factors else alt.value(CATEGORIES[0])}
+    lines, rows = rules(references, factors, len(value)), np.unique(group.codes[lost])
+    axis = span(value, ceiling=ceiling).reaching(lines.values).raised(GAP if len(rows) else 0)
+    roof = axis.raised(STRIP * (len(rows) + 0.3) if len(rows) else 0)
+    title = y_title(f"{label(measured, title)}, last {LAST_SHARE:.0%} of steps", factors)
+    encoding = {
+        "x": _x(record, plan.main, group),
+        "y": alt.Y("value:Q", title=title, scale=roof.scale, axis=axis.marks),
+        "color": categories(group) if plan.factors else alt.value(CATEGORIES[0]),
+    }
     names = group.of_runs(group.names)
-    table = run_table(record, plan.factors[1:]).join(_settings(record, plan.main, value, lost))
-    table = table.assign(x=record[plan.main].values if plan.main else names, value=value, colour=names)
-    table = with_references(table, references)
+    table = run_table(record, factors).join(_settings(record, plan.main, value, lost))
+    table = table.assign(x=record[plan.main].values if plan.main else names, value=value, colour=names, **lines.columns(axis))
     table["row"] = [axis.at(1 + STRIP * (place + 0.65)) for place in np.searchsorted(rows, group.codes)]
-    layers = [_medians(encoding, plan.main), _points(record, encoding, group, variable)]
+    layers = [_medians(encoding, plan.main), _points(record, encoding, group, variable), *lines.layers(encoding["y"])]
     layers += _strip(axis, roof, encoding, crowded=table["x"].nunique() > MOST_TICKS) if len(rows) else []
-    layers += reference_layers(references, y, axis)
-    beyond = [f"{text} lies above this axis" for text, at in references.items() if np.nanmin(np.append(at, np.inf)) > axis.high]
-    about = f"Final {label(measured, title)} of {len(table)} runs against {plan.main}; {int(lost.sum())} of them diverged"
-    return panels(layers, table, plan.factors[1:], notes=[*axis.notes, *beyond, *unseen(plan, plan.factors[1:])], description=about)
+    notes = [*axis.notes, *lines.notes(axis), *unseen(plan, factors)]
+    about = f"Final {label(measured)} of {len(table)} runs against {plan.main}; {int(lost.sum())} of them diverged"
+    return panels(layers, table, factors, notes=notes, description=about)
 
 
 def _settings(record: Any, main: str | None, value: np.ndarray, lost: np.ndarray) -> pd.DataFrame:
@@ -135,5 +138,5 @@ def _strip(axis: Span, roof: Span, encoding: Mapping[str, Any], *, crowded: bool
 @view("train_loss")
 def final_loss_against_lr(record: Any) -> Any:
     """Final training loss of every run against the learning rate, with the median over seeds; diverged runs at the upper edge."""
-    loss = record.wb["train_loss"]
-    return sweep(record, "train_loss", references={"loss at initialization": loss.isel(step=0).values}, ceiling=HEADROOM * initial(loss))
+    start = initial(record.wb["train_loss"])
+    return sweep(record, "train_loss", references={"loss at initialization": start}, ceiling=ceiling_above(start))

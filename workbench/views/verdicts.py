@@ -56,7 +56,7 @@ def _row(verdict: Verdict) -> Any:
     data = {name: value if np.isfinite(value) else None for name, value in values.items()}
     data |= {"end": axis.high if verdict.above else axis.low, "words": _words(verdict)}
     base = alt.Chart(alt.Data(values=[data])).encode(tooltip=alt.Tooltip("words:N", title=verdict.status))
-    x = {"scale": axis.scale, "title": f"effect{units}", "axis": alt.Axis(tickCount=5, grid=False)}
+    x = {"scale": axis.scale, "title": f"effect{units}", "axis": alt.Axis(tickCount=5, grid=False, labelBound=True)}
     threshold, mean, low = (alt.X(f"{name}:Q", **x) for name in ("threshold", "mean", "low"))
     colour = STATUS[verdict.status]
     side = base.mark_rect(color=STATUS["holds"], opacity=0.12).encode(x=threshold, x2="end:Q")
