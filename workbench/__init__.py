@@ -1,11 +1,15 @@
 """A workbench for training stability: small trainers and probes that log everything into labelled xarray records."""
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Threads that spin while they wait starve each other on a busy machine; read by OpenMP when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PUBLIC = {
     "run": "engine",

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
+from inspect import get_annotations
 from typing import Any, Literal, Self, dataclass_transform, get_args, get_origin, get_type_hints
 
 from .errors import InputError, unknown
@@ -147,7 +148,7 @@ class Knobs:
         for name, default in (defaults or {}).items():
             if name not in inherited:
                 raise unknown("knob", name, inherited)
-            cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), name: inherited[name].type}
+            cls.__annotations__ = {**get_annotations(cls), name: inherited[name].type}
             setattr(cls, name, field(default=default, metadata=inherited[name].metadata))
         dataclass(frozen=True, kw_only=True)(cls)
 

@@ -1,9 +1,7 @@
 """Reports: a record as one HTML file that reads without a network and without the code that made it."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..opening import open_record
@@ -13,16 +11,6 @@ from ..view import View
 from .html import page
 
 __all__ = ["report"]
-
-
-class _Callable(ModuleType):
-    """Once this package is imported, `wb.report` is the package: calling it writes a report as well."""
-
-    def __call__(self, *args: Any, **options: Any) -> Path:
-        return report(*args, **options)
-
-
-sys.modules[__name__].__class__ = _Callable
 
 
 def report(
