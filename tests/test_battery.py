@@ -159,6 +159,13 @@ def learner(change, base=Descent, **attributes):
     return made()
 
 
+def zero(knobs, key):
+    return dict(zero=torch.zeros(()))
+
+
+zero.constant = "there is no data"
+
+
 def branches(step, state, batch, knobs, shared, now):
     return step(state, batch, knobs if knobs.lr > 0.05 else knobs.replace(lr=0.05), shared, now)
 
@@ -170,6 +177,12 @@ def takes_a_number(step, state, batch, knobs, shared, now):
 def draws_from_torch(step, state, batch, knobs, shared, now):
     w = state["params"]["w"]
     return step(dict(params=dict(w=w + 0 * torch.rand(()))), batch, knobs, shared, now)
+
+
+def fills_in_place(step, state, batch, knobs, shared, now):
+    w = torch.zeros_like(batch["zero"])
+    w.add_(state["params"]["w"])
+    return step(dict(params=dict(w=w)), batch, knobs, shared, now)
 
 
 def changes_its_state(step, state, batch, knobs, shared, now):
@@ -208,9 +221,10 @@ def pushes_in_place(step, state, batch, knobs, shared, now):
 
 
 LEARNERS = {
-    "a Python branch on a lane": (learner(branches), "branches in Python on a value that differs between runs; use torch.where"),
-    "a number taken out": (learner(takes_a_number), "takes a Python number out of a value that differs between runs"),
+    "a Python branch on a lane": (learner(branches), "It branches in Python on a value that differs between runs; use torch.where"),
+    "a number taken out": (learner(takes_a_number), "It takes a Python number out of a value that differs between runs"),
     "torch's generator": (learner(draws_from_torch), "draws from torch's generator"),
+    "a shared tensor changed in place": (learner(fills_in_place), "changes in place a tensor that all runs share; make a new one"),
     "a state changed in place": (learner(changes_its_state), "changes the state that its step is given ([0]['params']['w']"),
     "something kept aside": (learner(counts_aside), "all that changes belongs into the state"),
     "a graph break": (learner(breaks_the_graph), "does not trace as one graph"),
@@ -226,7 +240,7 @@ LEARNERS = {
 
 @pytest.mark.parametrize(("faulty", "sentence"), LEARNERS.values(), ids=LEARNERS)
 def test_faults_in_learners_are_found(faulty, sentence):
-    assert sentence in "\n".join(check_learner(faulty, nothing, parabola.knobs()))
+    assert sentence in "\n".join(check_learner(faulty, zero, parabola.knobs()))
 
 
 def test_a_looped_learner_that_changes_its_state_is_found():
@@ -290,7 +304,7 @@ TASKS = {
     "an undeclared read": (undeclared, "Task 'undeclared' read knob 'width'; name it in the task's reads"),
     "no seed": (unseeded, "gives the same batch for every seed; draw it with its key, or set its attribute constant"),
     "torch's generator": (from_torch, "draws from torch's generator; use workbench.noise"),
-    "no mapping": (unmappable, "takes a Python number out of a value that differs between runs"),
+    "no mapping": (unmappable, "It takes a Python number out of a value that differs between runs"),
     "another batch under vmap": (unlike_under_vmap, "gives other batches under vmap than for one run"),
     "no reason": (looped, "has lanes = False without a reason"),
     "a read of no knob": (reads_nothing_of_the_kind, "says that it reads 'breadth', which is no knob of StudentKnobs"),
@@ -355,7 +369,7 @@ PROBES = {
     "nothing finite": (empty, "Probe 'empty' gives no finite value"),
     "a lacking by-product": (missing, "this learner's moment has no 'momentum', only loss, params"),
     "another value under vmap": (batched, "Probe 'batched' gives other values for runs mapped together than one by one"),
-    "a false promise": (numeric, "takes a Python number out of a value that differs between runs"),
+    "a false promise": (numeric, "It takes a Python number out of a value that differs between runs"),
 }
 
 

@@ -133,6 +133,37 @@ def test_divergence_is_the_first_step_whose_loss_or_parameters_are_not_finite(mo
         assert np.isfinite(values[:step]).all() and np.isnan(values[step:]).all()
 
 
+@pytest.mark.parametrize("mode", LANES_AND_LOOP)
+def test_a_parameter_that_overflows_is_divergence_even_where_the_loss_stays_finite(mode):
+    class Hidden(Descent):
+        def init(self, key, knobs, shared):
+            return dict(params=dict(w=torch.ones(()), idle=torch.ones(2)))
+
+        def step(self, state, batch, knobs, shared, now):
+            idle = state["params"]["idle"] * torch.tensor([1.0, 1e20])
+            new, moment = super().step(state, batch, knobs, shared, now)
+            return dict(params=dict(**new["params"], idle=idle)), moment
+
+    record = wb.run(replace(parabola, learner=Hidden()), seed=[0, 1], steps=4, mode=mode)
+    assert record["events"]["diverged_step"].values.tolist() == [2, 2]  # 1, 1e20, 1e40: too large for float32
+    assert wb.run(replace(parabola, learner=Hidden()), steps=4, mode=mode, dtype="float64")["events"]["diverged_step"].isnull().all()
+
+
+@pytest.mark.parametrize("mode", LANES_AND_LOOP)
+def test_large_finite_parameters_are_no_divergence(mode):
+    """Their sum overflows float32, they do not."""
+
+    class Large(Descent):
+        def init(self, key, knobs, shared):
+            return dict(params=dict(w=torch.ones(()), large=torch.full((4,), 3e38)))
+
+        def step(self, state, batch, knobs, shared, now):
+            new, moment = super().step(state, batch, knobs, shared, now)
+            return dict(params=state["params"] | new["params"]), moment
+
+    assert wb.run(replace(parabola, learner=Large()), seed=[0, 1], steps=4, mode=mode)["events"]["diverged_step"].isnull().all()
+
+
 def test_when_all_runs_have_diverged_nothing_more_is_computed_and_the_record_is_whole():
     class Counted(Descent):
         steps = 0

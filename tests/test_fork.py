@@ -80,6 +80,23 @@ def test_a_switch_is_changed_in_mid_run(trained, knobs):
         assert parent.wb["train_loss"][0, 0] == child.wb["train_loss"][0, 0]
 
 
+@pytest.mark.parametrize("sigma_init", ["spectral", "one"])
+@pytest.mark.parametrize("step", [0, 10])
+def test_a_switch_made_at_a_step_is_repeated_from_that_step_and_later_ones(step, sigma_init):
+    record = wb.run(decoder, lr=0.03, sigma_init=sigma_init, steps=16, mode="loop")
+    _, child = wb.fork(record, 0, step, study=decoder, sigma_reparam=True, qk_norm=True)
+    for later in (step, 13):
+        parent, _ = wb.fork(child, 0, later, study=decoder, lr=0.01)
+        assert set(json.loads(parent.attrs["deviation"]).values()) == {0.0}
+
+
+def test_a_refusal_comes_before_training(monkeypatch):
+    record = wb.run(student, steps=9)
+    monkeypatch.setattr(type(student.learner), "step", None)
+    with pytest.raises(InputError, match="Knob 'width' is fixed"):
+        wb.fork(record, 0, 8, study=student, width=5)
+
+
 def test_adapting_keeps_leaves_of_the_same_name(trained):
     learner, row = decoder.learner, wb.grid(seed=0).rows(decoder.knobs)[0]
     state = final_states(decoder, [row], 3)[0]
@@ -126,6 +143,15 @@ def test_a_fork_starts_at_the_nearest_kept_state(tmp_path):
 
     wb.fork(wb.open(tmp_path / "kept.nc"), 0, 23, study=replace(parabola, learner=Counted()))
     assert set(steps) == set(range(20, 31))
+
+
+def test_states_kept_in_several_files_a_step_are_found(tmp_path):
+    wb.run(perceptron, seed=range(3), out=tmp_path / "kept.nc", keep=5, steps=12, mode="lanes", memory=1.0)
+    assert len(list((tmp_path / "kept.nc.checkpoints").iterdir())) == 9
+    record = wb.open(tmp_path / "kept.nc")
+    for run in range(3):
+        parent, _ = wb.fork(record, run, 5, study=perceptron)
+        assert max(json.loads(parent.attrs["deviation"]).values()) < 1e-5
 
 
 def test_a_damaged_kept_state_is_named(tmp_path):

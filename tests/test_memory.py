@@ -15,6 +15,7 @@ from workbench.engine.lanes import LAYOUTS, Vectorised, size_in_bytes
 from workbench.engine.stream import chunks_of
 from workbench.learners import Supervised
 from workbench.models import MLP
+from workbench.schema import Progress
 
 CPU = torch.device("cpu")
 FLOAT = 4
@@ -140,6 +141,15 @@ def test_static_knobs_share_one_budget():
     assert [len(chunks_of(ready, cohort)) for cohort in ready.cohorts] == [1, 1]
 
 
+def test_other_cohorts_at_rest_leave_less_for_a_chunk():
+    mates = wb.grid(seed=range(4))
+    settings = dict(mode="lanes", memory_budget=_needed(perceptron, dict(lr=0.01, seed=range(4), steps=3), runs=4, lanes=4))
+    for others, chunk_count in ((0, 1), (400, 4)):
+        rows = (mates + wb.grid(activation="tanh", seed=range(others))).rows(perceptron.knobs) if others else mates.rows(perceptron.knobs)
+        ready = plan(perceptron, rows, 3, dtype=torch.float64, **settings)
+        assert len(chunks_of(ready, ready.cohorts[0])) == chunk_count
+
+
 def test_states_are_made_chunk_by_chunk():
     """Beside the states that stand there is never more than one chunk of them in the making."""
     rows = wb.grid(seed=range(32)).rows(perceptron.knobs)
@@ -181,6 +191,27 @@ def test_out_of_memory_halves_the_chunk_and_the_run_goes_on(monkeypatch, after):
     for name in ("train_loss", "weight_norm_total"):
         assert np.isfinite(record.wb[name]).all()
         np.testing.assert_allclose(record.wb[name], calm.wb[name], rtol=1e-6)
+
+
+def test_out_of_memory_reports_no_more_than_was_done(monkeypatch):
+    measured = 1
+    monkeypatch.setattr(Vectorised, "map", staticmethod(Full(2, after=measured + 6)))
+    rows = wb.grid(seed=range(4)).rows(perceptron.knobs)
+    done = [item.done for item in stream(plan(perceptron, rows, 12, mode="lanes")) if isinstance(item, Progress)]
+    assert done == [6, 10, 10, 12, 12]
+
+
+def test_halves_remember_which_runs_have_diverged(monkeypatch):
+    monkeypatch.setattr(Vectorised, "map", staticmethod(Full(1, after=25)))
+    record = wb.run(parabola, lr=[0.1, 1e20], steps=40, mode="lanes")
+    np.testing.assert_array_equal(record["events"]["diverged_step"], [np.nan, 1])
+    assert np.isnan(record.wb["weight"].values[1, 1:]).all() and np.isfinite(record.wb["weight"].values[0]).all()
+
+
+def test_where_eight_runs_do_not_fit_together_the_choice_of_layout_goes_on(monkeypatch):
+    monkeypatch.setattr(Vectorised, "map", staticmethod(Full(2)))
+    record = wb.run(perceptron, seed=range(5), steps=3)
+    assert '"loop": [0, 1, 2, 3, 4]' in record.attrs["layouts"] and np.isfinite(record.wb["train_loss"]).all()
 
 
 def test_out_of_memory_with_a_single_run_is_an_error(monkeypatch):

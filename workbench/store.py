@@ -5,7 +5,6 @@ zarr format 2, because texts have no stable form in format 3 yet (zarr 3.2 warns
 
 import shutil
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -67,12 +66,6 @@ class Store:
     def remove(self) -> None:
         """Delete the store, once the finished record is saved."""
         shutil.rmtree(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.flush()
 
 
 def _chunks(record: xr.DataTree) -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:

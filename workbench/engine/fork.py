@@ -41,7 +41,11 @@ class Past:
 
     def row_for(self, update: int) -> dict[str, Any]:
         """The knobs with which update number `update` is made."""
-        return dict(self.row) | {c.knob: c.new for c in self.changes if c.step <= update}
+        return self.row_before(update + 1)
+
+    def row_before(self, update: int) -> dict[str, Any]:
+        """The knobs that the state before update number `update` comes from."""
+        return dict(self.row) | {c.knob: c.new for c in self.changes if c.step < update}
 
     def settings(self) -> dict[str, Any]:
         """What the engine needs to compute as the record was computed."""
@@ -71,6 +75,7 @@ def fork(
         raise InputError(f"steps is {stop}, which is not after the fork at step {step}; give a larger number.")
     before = past.row_for(step)
     after = before | _checked(past.study, knobs)
+    _switched(past, before, after)  # a refusal comes before the parent is trained again
     state = state_at(past, record.encoding.get("source"), step, progress)
     states = {PARENT: state, CHILD: adapted(past, state, before, after)}
     ready = plan(past.study, [before, after], stop, start=step, states=states, **past.settings())
@@ -88,18 +93,24 @@ def fork(
 def state_at(past: Past, source: str | None, step: int, progress: bool | None = None) -> Any:
     """The state of a past run before update `step`: kept, or computed again from the nearest earlier one."""
     state, at = _nearest(past, source, step)
-    for turn in [*sorted({c.step for c in past.changes if at < c.step < step}), step]:
-        row, following = past.row_for(at), past.row_for(turn)
+    for turn in sorted({at, step, *(c.step for c in past.changes if at < c.step < step)}):
         if at < turn:
-            state = _advanced(past, row, state, at, turn, progress)
-        if turn < step:
-            state = adapted(past, state, row, following)
-        at = turn
+            state = _advanced(past, past.row_for(at), state, at, turn, progress)
+        state, at = adapted(past, state, past.row_before(turn), past.row_for(turn)), turn
     return state
 
 
 def adapted(past: Past, state: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
     """The state carried from one row of knobs to another; InputError with the reason where it cannot be."""
+    if not _switched(past, before, after):
+        return state
+    key = noise.fold(noise.key_of(before["seed"], device=past.device), "init")
+    with torch.no_grad():
+        return cast(past.study.learner.adapt(state, key, _terms(past, before), _terms(past, after)), past.dtype)
+
+
+def _switched(past: Past, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The static knobs that change; InputError for one that may not."""
     known = specs(past.study.knobs)
     static = [name for name, spec in known.items() if not spec.is_lane and before[name] != after[name]]
     for name in static:
@@ -108,11 +119,7 @@ def adapted(past: Past, state: Any, before: Mapping[str, Any], after: Mapping[st
             raise InputError(
                 f"Knob {name!r} {why} (here {before[name]!r}); begin a new run with {name}={after[name]!r} instead of forking."
             )
-    if not static:
-        return state
-    key = noise.fold(noise.key_of(before["seed"], device=past.device), "init")
-    with torch.no_grad():
-        return cast(past.study.learner.adapt(state, key, _terms(past, before), _terms(past, after)), past.dtype)
+    return static
 
 
 def _terms(past: Past, row: Mapping[str, Any]) -> Terms:
@@ -172,13 +179,13 @@ def _checked(study: Study, knobs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest(past: Past, source: str | None, step: int) -> tuple[Any, int]:
-    first = plan(past.study, [past.row_for(0)], past.steps, **past.settings())
+    first = plan(past.study, [past.row_before(0)], past.steps, **past.settings())
     state = initial_state(first.cohorts[0], 0, first.setting)
     kept = checkpoints.nearest(checkpoints.folder_of(source), past.run, step) if source else None
     if kept is None:
         return state, 0
     at, path = kept
-    here = plan(past.study, [past.row_for(at)], past.steps, **past.settings())
+    here = plan(past.study, [past.row_before(at)], past.steps, **past.settings())
     return checkpoints.load_state(path, past.run, initial_state(here.cohorts[0], 0, here.setting)), at
 
 

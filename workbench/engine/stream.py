@@ -1,8 +1,10 @@
 """The engine as a generator: plan a design, then yield what its runs measure, stretch by stretch."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import RLock
 from typing import Any, Literal
 
@@ -136,11 +138,12 @@ def chunks_of(plan: Plan, cohort: Cohort) -> list[Chunk]:
     runs = len(cohort.runs)
     layout = _layout(plan, cohort)
     plan.layouts.update(dict.fromkeys(cohort.runs, layout.name))
-    size = _chunk_size(plan, _chunk(plan, cohort, range(1), layout)) if runs > 1 else 1
-    return [_chunk(plan, cohort, range(i, min(i + size, runs)), layout) for i in range(0, runs, size)]
+    size = _chunk_size(plan, chunk_of(plan, cohort, range(1), layout)) if runs > 1 else 1
+    return [chunk_of(plan, cohort, range(i, min(i + size, runs)), layout) for i in range(0, runs, size)]
 
 
-def _chunk(plan: Plan, cohort: Cohort, positions: Sequence[int], layout: Layout) -> Chunk:
+def chunk_of(plan: Plan, cohort: Cohort, positions: Sequence[int], layout: Layout) -> Chunk:
+    """Some runs of a cohort at their start."""
     # States are made here, chunk by chunk: beside those that stand, never more than one chunk's are held twice.
     given = {i: plan.states[cohort.runs[i]] for i in positions if cohort.runs[i] in plan.states}
     states = [given[i] if i in given else initial_state(cohort, i, plan.setting) for i in positions]
@@ -172,19 +175,23 @@ def _layout(plan: Plan, cohort: Cohort) -> Layout:
     if plan.mode != "auto":
         return LAYOUTS[plan.mode]
     few = range(min(8, len(cohort.runs)))
-    seconds = {layout: _seconds(_chunk(plan, cohort, few, layout)) for layout in (Vectorised, Looped)}
+    seconds = {layout: _seconds(partial(chunk_of, plan, cohort, few, layout)) for layout in (Vectorised, Looped)}
     return min(seconds, key=seconds.__getitem__)
 
 
-def _seconds(chunk: Chunk, repeats: int = 3) -> float:
-    """Seconds of the fastest of some updates; nothing is kept of them."""
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        chunk.step(1)
-        if chunk.setting.device.type == "cuda":
-            torch.cuda.synchronize(chunk.setting.device)
-        best = min(best, time.perf_counter() - began)
+def _seconds(make: Callable[[], Chunk], repeats: int = 3) -> float:
+    """Seconds of the fastest of some updates, of which nothing is kept; infinite where they do not fit into memory."""
+    best = math.inf
+    try:
+        chunk = make()
+        for _ in range(repeats):
+            began = time.perf_counter()
+            chunk.step(1)
+            if chunk.setting.device.type == "cuda":
+                torch.cuda.synchronize(chunk.setting.device)
+            best = min(best, time.perf_counter() - began)
+    except torch.OutOfMemoryError:
+        pass
     return best
 
 
@@ -210,5 +217,5 @@ def _union(all_labels: Sequence[Mapping[str, Sequence[Any]]]) -> dict[str, list[
 def fastest_device(plans: Sequence[Plan]) -> torch.device:
     """The device of the plan whose first cohort makes an update in the least time."""
     with _ONE_AT_A_TIME, torch.no_grad():
-        seconds = [_seconds(chunks_of(each, each.cohorts[0])[0]) for each in plans]
+        seconds = [_seconds(lambda each=each: chunks_of(each, each.cohorts[0])[0]) for each in plans]
     return plans[seconds.index(min(seconds))].setting.device

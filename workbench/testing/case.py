@@ -25,6 +25,7 @@ class Case:
 
     def __init__(self, study: Study) -> None:
         self.study = study
+        self._trained: dict[tuple[int, str], Trained] = {}
 
     @cached_property
     def designs(self) -> list[list[Row]]:
@@ -39,6 +40,12 @@ class Case:
     def steps(self) -> int:
         """Updates that show every phase, and little enough for rounding errors to stay small."""
         return max(4, 2 * len(self.study.phases))
+
+    def trained(self, design: int, mode: str) -> "Trained":
+        """One of the designs, trained to the end."""
+        if (design, mode) not in self._trained:
+            self._trained[design, mode] = train(self.study, self.designs[design], self.steps, mode=mode)
+        return self._trained[design, mode]
 
     @cached_property
     def smoke(self) -> xr.DataTree:

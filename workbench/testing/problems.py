@@ -5,15 +5,14 @@ from typing import Any
 
 from ..errors import InputError
 
-_MEANINGS = {
-    "data-dependent control flow": "it branches in Python on a value that differs between runs; use torch.where, or make the knob "
+_IN_PLACE = "It changes in place a tensor that all runs share; make a new one"
+_MEANINGS = {  # what torch says under vmap, and what it means here
+    "data-dependent control flow": "It branches in Python on a value that differs between runs; use torch.where, or make the knob "
     'static (acts="switch" or "shape")',
-    "data-dependent branching": "it branches in Python on a value that differs between runs; use torch.where, or make the knob "
-    'static (acts="switch" or "shape")',
-    ".item()": "it takes a Python number out of a value that differs between runs; keep it a tensor",
-    "random operation": "it draws from torch's generator; use workbench.noise with the run's key",
-    "RNG": "it draws from torch's generator; use workbench.noise with the run's key",
-    "in-place": "it changes in place a tensor that all runs share; make a new one",
+    ".item()": "It takes a Python number out of a value that differs between runs; keep it a tensor",
+    "random operation": "It draws from torch's generator; use workbench.noise with the run's key",
+    "inplace arithmetic": _IN_PLACE,
+    "doesn't match the broadcast shape": _IN_PLACE,
 }
 
 
@@ -35,7 +34,7 @@ def explained(error: Exception) -> str:
     text = str(error)
     meaning = next((meaning for sign, meaning in _MEANINGS.items() if sign in text), "")
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
-    return f"{meaning[:1].upper()}{meaning[1:]} ({_place(error)})." if meaning else f"{type(error).__name__} in {_place(error)}: {first}"
+    return f"{meaning} ({_place(error)})." if meaning else f"{type(error).__name__} in {_place(error)}: {first}"
 
 
 def _place(error: Exception) -> str:

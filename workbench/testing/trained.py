@@ -12,10 +12,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 from ..design import grid
 from ..engine import plan
 from ..engine.chunks import Chunk, one_step, phase_at
-from ..engine.stream import chunks_of, initial_state
+from ..engine.lanes import LAYOUTS
+from ..engine.stream import chunk_of, initial_state
 from ..knobs import Knobs
 from ..study import Budget, Phase, Study
-from .case import MEMORY, Case, train
+from .case import Case, train
 from .comparing import difference
 
 TOLERANCE = 1e-6
@@ -51,26 +52,25 @@ def pure(case: Case) -> Iterator[str]:
 def resumes(case: Case) -> Iterator[str]:
     """A run that is stopped and goes on from its state ends as one that was not."""
     half, mode = case.steps // 2, "lanes" if _mapped(case) else "loop"
-    for design in case.designs:
+    for i, design in enumerate(case.designs):
         states = train(case.study, design, case.steps, until=half, mode=mode).states
         resumed = train(case.study, design, case.steps, states=states, start=half, mode=mode)
-        if where := difference(train(case.study, design, case.steps, mode=mode).states, resumed.states):
+        if where := difference(case.trained(i, mode).states, resumed.states):
             yield f"{said(case)} goes on differently from its own state ({where}); all that changes belongs into the state."
 
 
 def lanes_equal_loop(case: Case) -> Iterator[str]:
     """Runs mapped together give what runs one by one give."""
-    for design in case.designs if _mapped(case) else ():
-        lanes, loop = (train(case.study, design, case.steps, mode=mode) for mode in ("lanes", "loop"))
-        if where := difference(lanes.states, loop.states, TOLERANCE):
+    for i in range(len(case.designs)) if _mapped(case) else ():
+        if where := difference(case.trained(i, "lanes").states, case.trained(i, "loop").states, TOLERANCE):
             yield f"{said(case)} gives another result for runs mapped together than one by one ({where})."
 
 
 def alone_as_in_company(case: Case) -> Iterator[str]:
     """A run does not depend on the others."""
     mode = "lanes" if _mapped(case) else "loop"
-    for design in case.designs:
-        together = train(case.study, design, case.steps, mode=mode).states
+    for i, design in enumerate(case.designs):
+        together = case.trained(i, mode).states
         alone = train(case.study, design[SICK : SICK + 1], case.steps, mode=mode).states
         if where := difference(together[SICK], alone[0], TOLERANCE):
             yield f"A run of {said(case)} depends on the runs beside it ({where})."
@@ -123,9 +123,9 @@ def _mapped(case: Case) -> bool:
 
 
 def _chunk(case: Case, mode: str) -> Chunk:
-    ready = plan(case.study, case.designs[0], case.steps, mode=mode, memory_budget=MEMORY)
+    ready = plan(case.study, case.designs[0], case.steps)
     with torch.no_grad():
-        return chunks_of(ready, ready.cohorts[0])[0]
+        return chunk_of(ready, ready.cohorts[0], range(len(case.designs[0])), LAYOUTS[mode])
 
 
 def _initial(case: Case, design: Any) -> Mapping[int, Any]:
