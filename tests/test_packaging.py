@@ -65,6 +65,7 @@ def test_the_wheel_carries_modules_notebooks_and_records_and_no_more(wheel):
         "from workbench import atlas; assert len(atlas.table()) == 104",
         "from workbench import inputs; assert any(inputs.folder().glob('*.nc'))",
         "from workbench import places; assert (places.notebooks() / '00_tour.ipynb').is_file()",
+        "import workbench as wb; assert wb.open('entropy_collapse').wb['train_loss'].sizes['run'] == 144",
     ],
 )
 def test_an_installed_wheel_finds_its_data_without_a_clone(wheel, tmp_path, statement):

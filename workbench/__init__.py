@@ -1,15 +1,11 @@
 """A workbench for training stability: small trainers and probes that log everything into labelled xarray records."""
 
-import os
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
-
-# Threads that spin while they wait starve each other on a busy machine; read by OpenMP when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _PUBLIC = {
     "run": "engine",
@@ -24,10 +20,12 @@ _PUBLIC = {
 }
 _NAMES = {"open": "open_record", "studies": "table"}
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [*_PUBLIC, "__version__", "views"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "views":
+        return import_module(".views", __name__)
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_PUBLIC[name]}", __name__), _NAMES.get(name, name))

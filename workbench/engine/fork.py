@@ -35,7 +35,7 @@ class Past:
     row: Mapping[str, Any]
     changes: Sequence[Change]
     steps: int
-    layout: Literal["lanes", "loop"]
+    layout: Literal["auto", "lanes", "loop"]
     device: torch.device
     dtype: torch.dtype
 
@@ -150,8 +150,8 @@ def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Pa
     changes = _changes(record, run)
     row = {name: spec.check(record[name].sel(run=run).values[()]) for name, spec in axes(study.knobs).items()}
     row |= {c.knob: c.old for c in reversed(changes) if c.step <= start}
-    layouts = json.loads(record.attrs["layouts"])
-    layout = next(name for name, members in layouts.items() if run in members)
+    layouts = json.loads(record.attrs.get("layouts", "{}"))  # a record of a killed run has none
+    layout = next((name for name, members in layouts.items() if run in members), "auto")
     device = torch.device("cpu" if record.attrs["device"].startswith("cpu") else "cuda")
     return Past(study, run, row, changes, steps, layout, device, DTYPES[record.attrs["dtype"]])
 

@@ -19,6 +19,7 @@ from . import memory
 from .chunks import Chunk, Setting
 from .cohorts import Cohort, cohorts_of
 from .lanes import LAYOUTS, Layout, Looped, Vectorised, cast, size_in_bytes
+from .threads import leave_a_core
 
 FIRST_STRETCH, LONGEST_STRETCH, TARGET_SECONDS = 10, 200, 0.3
 _ONE_AT_A_TIME = RLock()
@@ -70,6 +71,7 @@ def plan(
 
     `memory_budget` is in bytes (default: half of what is free). With `start` and `states` (one per run) the runs go on from there.
     """
+    leave_a_core()
     device = device or torch.device("cpu")
     measured = study.probes_named(probes)
     with _ONE_AT_A_TIME:

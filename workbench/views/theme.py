@@ -5,6 +5,7 @@ yellow last, which is faint on white. Ordered values take viridis, a perceptuall
 """
 
 import math
+import sys
 import textwrap
 from typing import Any
 
@@ -23,8 +24,13 @@ LONGEST = 48
 
 
 def enable(altair: Any) -> None:
-    """Register the theme under the name `workbench` and enable it."""
+    """Register the theme under the name `workbench` and enable it; in a notebook, draw without a network.
+
+    Altair's own default renderer loads Vega from a server; another one that was chosen stays.
+    """
     altair.theme.register("workbench", enable=True)(_theme)
+    if "ipykernel" in sys.modules and altair.renderers.active == "default":
+        altair.renderers.enable("svg")
 
 
 def _theme() -> dict[str, Any]:
