@@ -100,8 +100,7 @@ def collapse_step(record: xr.DataTree) -> xr.DataArray:
 
 def cells(record: xr.DataTree, quantity: xr.DataArray, **knobs: Any) -> xr.DataArray:
     """A number per run as (data, lr, seed), of the runs with exactly these of the knobs that tell variants apart."""
-    wanted = {"qk_norm": False, "sigma_reparam": False, "warmup": 0} | knobs
-    chosen = np.all([record[name].values == value for name, value in wanted.items()], axis=0)
+    chosen = _chosen(record, knobs)
     axes = {name: record[name].values[chosen] for name in ("data", "lr", "seed")}
     flat = xr.DataArray(quantity.values[chosen], dims="run", coords={name: ("run", values) for name, values in axes.items()})
     return flat.set_index(run=list(axes)).unstack("run")
@@ -236,18 +235,24 @@ CLAIMS = (
 
 
 def summary(record: xr.DataTree) -> list[str]:
-    """Up to six lines: how many runs collapsed or diverged, and for each variant at which rates and when."""
-    step, diverged = collapse_step(record), record["events"]["diverged_step"]
-    total = (
-        f"{int(step.notnull().sum())} collapsed (a layer under {FLOOR:.0%} of uniform entropy), {int(diverged.notnull().sum())} diverged"
-    )
+    """Six lines at most: how many runs collapsed or diverged, for each variant at which rates and when, and what it cost."""
+    step, diverged, loss = collapse_step(record), record["events"]["diverged_step"], final_loss(record)
+    total = f"{int(step.count())} collapsed (a layer under {FLOOR:.0%} of uniform entropy), {int(diverged.count())} diverged"
     lines = [f"{record.sizes['run']} runs of {record.attrs['steps']} steps: {total}."]
-    for name, wanted in [*((n, {"warmup": 0} | v) for n, v in VARIANTS.items()), (f"plain, warmup {WARMUP}", {"warmup": WARMUP})]:
-        wanted = {"qk_norm": False, "sigma_reparam": False} | wanted
-        chosen = np.all([record[k].values == v for k, v in wanted.items()], axis=0)
-        if chosen.any():
-            lines.append(f"{name}: {_collapses(record['lr'].values[chosen], step.values[chosen])}.")
-    return lines[:6]
+    variants = {name: {"warmup": 0} | knobs for name, knobs in VARIANTS.items()} | {f"plain, warmup {WARMUP}": {"warmup": WARMUP}}
+    found = {name: _chosen(record, knobs) for name, knobs in variants.items() if _chosen(record, knobs).any()}
+    rates = {name: record["lr"].values[chosen] for name, chosen in found.items()}
+    lines += [f"{name}: {_collapses(rates[name], step.values[chosen])}." for name, chosen in found.items()]
+    common = set.intersection(*map(set, rates.values())) if rates else set()
+    if common:
+        costs = [f"{name} {np.median(loss.values[chosen][rates[name] == max(common)]):.2f}" for name, chosen in found.items()]
+        lines.append(f"Median final loss at lr {max(common):g}, in nats: {'; '.join(costs)}.")
+    return lines
+
+
+def _chosen(record: xr.DataTree, knobs: dict[str, Any]) -> np.ndarray:
+    wanted = {"qk_norm": False, "sigma_reparam": False, "warmup": 0} | knobs
+    return np.all([record[name].values == value for name, value in wanted.items()], axis=0)
 
 
 def _collapses(rates: np.ndarray, steps: np.ndarray) -> str:
