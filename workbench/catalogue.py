@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import unknown
 from .places import datasets
-from .study import FIELDS, Study
+from .study import FIELDS, OPTIONAL_FIELDS, Study
 
 FOLDER = Path(__file__).parent / "studies"
 
@@ -27,6 +27,7 @@ class Entry:
     phenomenon: str
     try_: str
     cites: str
+    differs: str = ""
 
 
 @cache
@@ -63,8 +64,8 @@ def table() -> Any:
 
 
 def docstring_fields(doc: str) -> dict[str, str]:
-    """The four fields of a study's docstring, whitespace folded; absent ones are missing from the result."""
-    parts = re.split(rf"^({'|'.join(FIELDS)})\.\s", doc, flags=re.MULTILINE)
+    """The fields of a study's docstring (four, and Differs if it has that), whitespace folded; absent ones are missing from the result."""
+    parts = re.split(rf"^({'|'.join((*FIELDS, *OPTIONAL_FIELDS))})\.\s", doc, flags=re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
@@ -74,7 +75,7 @@ def _read(path: Path) -> Entry:
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     titles = [text for call in calls if call.func.id == "Study" for text in _literals(call, "title", 1)]
     slugs = dict.fromkeys(text for call in calls if call.func.id == "Claim" for text in _literals(call, "slug", 0))
-    texts = [fields.get(name, "") for name in FIELDS]
+    texts = [fields.get(name, "") for name in (*FIELDS, *OPTIONAL_FIELDS)]
     return Entry(path.stem, titles[0] if titles else path.stem, tuple(slugs), *texts)
 
 

@@ -15,6 +15,7 @@ from .view import View
 
 BUDGETS = {"smoke": 3, "demo": 120, "full": 1200}
 FIELDS = ("Question", "Phenomenon", "Try", "Cites")
+OPTIONAL_FIELDS = ("Differs",)
 
 
 class Now(NamedTuple):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ..catalogue import docstring_fields, entries
 from ..errors import InputError
-from ..study import FIELDS, Study
+from ..study import FIELDS, OPTIONAL_FIELDS, Study
 from ..view import View
 from ..views import GENERAL, claims, verdicts_of
 from ..views.extras import alt, extra
@@ -22,6 +22,7 @@ from . import tables
 jinja2, markupsafe, vl_convert, _ = map(extra, ("jinja2", "markupsafe", "vl_convert", "altair"))
 
 TEMPLATE = "report.html.jinja"
+TEXTS = (*FIELDS, *OPTIONAL_FIELDS)
 DRAW = """
 for (const chart of document.querySelectorAll("[data-spec]")) {
   const spec = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
@@ -63,13 +64,14 @@ def drawable(views: Sequence[View], record: Any) -> list[View]:
 
 
 def texts(record: Any, study: Study | None) -> dict[str, str]:
-    """Title and the four fields of a study: its own, else the catalogue's, else what the record's attributes say."""
+    """Title and the fields of a study: its own, else the catalogue's, else what the record's attributes say."""
     if study is not None:
-        return {"title": study.title} | {name: docstring_fields(study.doc).get(name, "") for name in FIELDS}
+        return {"title": study.title} | {name: docstring_fields(study.doc).get(name, "") for name in TEXTS}
     for entry in entries():
         if entry.name == record.attrs.get("study"):
-            return dict(zip(("title", *FIELDS), (entry.title, entry.question, entry.phenomenon, entry.try_, entry.cites), strict=True))
-    said = {name: str(record.attrs.get(name.lower(), "")) for name in ("Title", *FIELDS)}
+            said = (entry.title, entry.question, entry.phenomenon, entry.try_, entry.cites, entry.differs)
+            return dict(zip(("title", *TEXTS), said, strict=True))
+    said = {name: str(record.attrs.get(name.lower(), "")) for name in ("Title", *TEXTS)}
     return {"title": said.pop("Title") or str(record.attrs.get("study", "Record"))} | said
 
 

@@ -6,12 +6,12 @@ Try.        Raise `lr` from 0.003 to 0.1 and watch `attention_entropy`; then swi
             net some `warmup`.
 Cites.      Zhai et al. 2023, arXiv:2303.06296 (sigmaReparam, the entropy bound); Wortsman et al. 2023, arXiv:2309.14322 (QK-norm,
             the learning rates, the loss at initialization standing for a diverged run).
-
-Against the papers: characters of State of the Union speeches and Fashion-MNIST stand for their tasks, with nets of some 30,000
-parameters. sigmaReparam is applied to every linear layer while the norms stay; the authors' vision recipe also removes them
-(here `norm_placement="none"`). Its gain starts at the spectral norm, as in their released vision code, not at 1, as in the paper's
-text (here `sigma_init="one"`). No run diverges at this size; where entropy collapses the loss stalls high instead. At the top rate,
-0.3, sigmaReparam's entropy reaches the floor too, in most seeds, yet its loss stays low: low entropy alone does not spoil training.
+Differs.    Characters of State of the Union speeches and Fashion-MNIST stand for the papers' tasks, with nets of some 30,000
+            parameters. sigmaReparam is applied to every linear layer while the norms stay; the authors' vision recipe also removes
+            them (here `norm_placement`). Its gain starts at the spectral norm, as in their released vision code, not at 1, as in the
+            paper's text (here `sigma_init`). No run diverges at this size: where entropy collapses the loss stalls high instead. At
+            the top rate, 0.3, sigmaReparam's entropy reaches the floor too, in most seeds, yet its loss stays low: low entropy
+            alone does not spoil training.
 """
 
 from typing import Any, Literal
