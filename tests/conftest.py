@@ -3,6 +3,7 @@
 import ast
 import os
 import random
+import signal
 import sys
 from pathlib import Path
 
@@ -52,6 +53,9 @@ def imports(path: Path) -> set[str]:
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # A shell that starts a job in the background makes it ignore Ctrl-C, which the tests of interrupts would inherit.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     if torch := sys.modules.get("torch"):

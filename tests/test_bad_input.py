@@ -124,7 +124,7 @@ def test_usage_errors_of_the_command_line_leave_with_2(capsys, words):
         ("units=1.5", "Knob 'units' is '1.5'; it must be a whole number, at least 1."),
         ("mirrored=perhaps", "Knob 'mirrored' is 'perhaps'; it must be true or false."),
         ("shape=bowel", "Knob 'shape' is 'bowel'; choose one of bowl, flat."),
-        ("seed=-1", "Knob 'seed' is -1; it must be at least 0."),
+        ("seed=-1", "Knob 'seed' is -1; it must be at least 0 and at most 4.61169e+18."),
     ],
 )
 def test_values_on_the_command_line(parabola, refused, setting, sentence):

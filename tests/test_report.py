@@ -275,3 +275,9 @@ def test_a_missing_package_is_noticed_before_any_run():
     code = "import sys; sys.modules['vl_convert'] = None; import workbench.report"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
     assert result.stderr.splitlines()[-1].startswith("workbench.errors.InputError: Charts and reports need the package 'vl_convert'; ")
+
+
+def test_an_unfinished_record_is_said_to_be_unfinished():
+    record = made(SWEEP)
+    record["events"].dataset["steps_done"].values[:] = 3
+    assert "interrupted: only 3 steps were made" in summary(record, [])

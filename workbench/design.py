@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import InputError, unknown
-from .knobs import Knobs, at_least, knob, specs
+from .knobs import Knobs, between, knob, specs
 
 
 class Seed(Knobs):
     """The one axis that every study has."""
 
-    seed: int = knob(0, 0, 16, valid=at_least(0), doc="seed of initial weights, data order and noise", acts="start")
+    seed: int = knob(0, 0, 16, valid=between(0, 2**62), doc="seed of initial weights, data order and noise", acts="start")
 
 
 @dataclass(frozen=True)

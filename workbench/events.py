@@ -23,8 +23,9 @@ def final_loss(record: xr.DataTree) -> xr.DataArray:
     """Mean training loss over the last tenth of the steps, at most the initial loss, which also stands for a diverged run.
 
     The cap and the stand-in are those of Wortsman et al. 2023 (arXiv:2309.14322), where they define learning-rate sensitivity.
+    The record of a fork, which does not know the initial loss, has neither: its final loss is as measured, NaN if diverged.
     """
     loss = record.wb["train_loss"]
     initial = loss.isel(step=0, drop=True)
     last = loss.isel(step=slice(-max(1, round(LAST_SHARE * loss.sizes["step"])), None)).mean("step", skipna=False)
-    return xr.where(last < initial, last, initial)
+    return last if record.attrs.get("start", 0) else xr.where(last < initial, last, initial)

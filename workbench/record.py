@@ -50,7 +50,8 @@ def timeline(changes: Sequence[Change]) -> xr.Dataset:
     """The node of changes made while training, one entry a change."""
     texts = {"knob": [c.knob for c in changes], "old": [json.dumps(c.old) for c in changes], "new": [json.dumps(c.new) for c in changes]}
     numbers = {"changed_run": [c.run for c in changes], "at_step": [c.step for c in changes], "parent": [c.parent for c in changes]}
-    columns = {k: np.array(v, "int64") for k, v in numbers.items()} | {k: np.array(v, "<U64") for k, v in texts.items()}
+    columns = {k: np.array(v, "int64") for k, v in numbers.items()}
+    columns |= {k: np.array(v, None if v else "<U64") for k, v in texts.items()}
     return xr.Dataset({name: ("change", values, _attrs(TIMELINE[name])) for name, values in columns.items()})
 
 
@@ -246,6 +247,8 @@ class Accessor:
         for axis in axes:
             if axis not in self.knobs:
                 raise unknown("knob", axis, self.knobs)
+        if len(set(axes)) < max(1, len(axes)):
+            raise InputError("Name the knobs that become dimensions, each once: record.wb.cube('train_loss', 'lr', 'seed').")
         if missing := [k for k in self.varied if k not in axes]:
             raise InputError(
                 f"Knob {missing[0]!r} varies too; add it to the axes or choose a value with record.wb.where({missing[0]}=...)."

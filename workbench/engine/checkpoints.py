@@ -15,7 +15,7 @@ from ..errors import InputError
 def folder_of(path: str | Path) -> Path:
     """The folder of a record's checkpoints."""
     path = Path(path)
-    return path.with_name(f"{path.name}.checkpoints")
+    return path.with_name(f"{path.name.removesuffix('.partial.zarr')}.checkpoints")
 
 
 def check(state: Any) -> None:
@@ -28,24 +28,27 @@ def check(state: Any) -> None:
             )
 
 
-def save_states(folder: Path, step: int, states: Mapping[int, Any]) -> Path:
-    """Write the states of some runs before update `step`; several calls for one step write several files."""
+def save_states(folder: Path, step: int, states: Mapping[int, Any], identity: str) -> Path:
+    """Write the states of some runs before update `step`; several calls for one step write several files.
+
+    `identity` is that of the record they belong to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     leaves = {f"{run}|{keystr(path)}": leaf for run, state in states.items() for path, leaf in tree_flatten_with_path(state)[0]}
     leaves = {name: leaf.clone(memory_format=torch.contiguous_format) for name, leaf in leaves.items()}
     target = folder / f"step_{step:08d}_run_{min(states):06d}.safetensors"
     partial = target.with_suffix(".writing")
-    save_file(leaves, partial, metadata={"runs": ",".join(map(str, states))})
+    save_file(leaves, partial, metadata={"runs": ",".join(map(str, states)), "identity": identity})
     partial.replace(target)
     return target
 
 
-def nearest(folder: Path, run: int, step: int) -> tuple[int, Path] | None:
-    """The latest kept step not after `step` that holds this run, and its file."""
+def nearest(folder: Path, run: int, step: int, identity: str) -> tuple[int, Path] | None:
+    """The latest kept step not after `step` that holds this run of the record of this identity, and its file."""
     found: Sequence[tuple[int, Path]] = sorted(
         ((int(path.name.split("_")[1]), path) for path in folder.glob("step_*_run_*.safetensors")), reverse=True
     )
-    return next(((at, path) for at, path in found if at <= step and run in _runs(path)), None)
+    return next(((at, path) for at, path in found if at <= step and run in _runs(path, identity)), None)
 
 
 def load_state(path: Path, run: int, like: Any) -> Any:
@@ -68,9 +71,10 @@ def load_state(path: Path, run: int, like: Any) -> Any:
     return tree_unflatten(leaves, spec)
 
 
-def _runs(path: Path) -> set[int]:
+def _runs(path: Path, identity: str) -> set[int]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {int(run) for run in (file.metadata() or {}).get("runs", "").split(",") if run}
+            known = file.metadata() or {}
+        return {int(run) for run in known.get("runs", "").split(",") if run} if known.get("identity") == identity else set()
     except (SafetensorError, OSError):
         return set()

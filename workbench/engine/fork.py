@@ -38,6 +38,8 @@ class Past:
     layout: Literal["auto", "lanes", "loop"]
     device: torch.device
     dtype: torch.dtype
+    probes: tuple[str, ...]
+    identity: str
 
     def row_for(self, update: int) -> dict[str, Any]:
         """The knobs with which update number `update` is made."""
@@ -78,7 +80,7 @@ def fork(
     _switched(past, before, after)  # a refusal comes before the parent is trained again
     state = state_at(past, record.encoding.get("source"), step, progress)
     states = {PARENT: state, CHILD: adapted(past, state, before, after)}
-    ready = plan(past.study, [before, after], stop, start=step, states=states, **past.settings())
+    ready = plan(past.study, [before, after], stop, start=step, states=states, probes=past.probes, **past.settings())
     ready.schema.attrs.update(provenance(past.study, ready))
     both = blank(ready.schema)
     for item in stream(ready):
@@ -153,7 +155,11 @@ def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Pa
     layouts = json.loads(record.attrs.get("layouts", "{}"))  # a record of a killed run has none
     layout = next((name for name, members in layouts.items() if run in members), "auto")
     device = torch.device("cpu" if record.attrs["device"].startswith("cpu") else "cuda")
-    return Past(study, run, row, changes, steps, layout, device, DTYPES[record.attrs["dtype"]])
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"The record was made on {record.attrs['device']!r}, and there is no GPU here; fork it where there is one.")
+    probes = tuple(p.name for p in study.optional_probes if p.name in record.wb)
+    identity = record.attrs.get("identity", "")
+    return Past(study, run, row, changes, steps, layout, device, DTYPES[record.attrs["dtype"]], probes, identity)
 
 
 def _listed(runs: Sequence[int]) -> str:
@@ -181,7 +187,7 @@ def _checked(study: Study, knobs: Mapping[str, Any]) -> dict[str, Any]:
 def _nearest(past: Past, source: str | None, step: int) -> tuple[Any, int]:
     first = plan(past.study, [past.row_before(0)], past.steps, **past.settings())
     state = initial_state(first.cohorts[0], 0, first.setting)
-    kept = checkpoints.nearest(checkpoints.folder_of(source), past.run, step) if source else None
+    kept = checkpoints.nearest(checkpoints.folder_of(source), past.run, step, past.identity) if source else None
     if kept is None:
         return state, 0
     at, path = kept

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,7 +21,8 @@ import xarray as xr
 from .. import __version__
 from ..catalogue import find
 from ..design import Design, grid
-from ..errors import InputError
+from ..design import axes as axes_of
+from ..errors import InputError, unknown
 from ..progress import ProgressBar
 from ..record import blank, fill, save, with_claims, with_events, writable
 from ..schema import Progress
@@ -62,6 +64,7 @@ def run(
     """
     study = find(study) if isinstance(study, str) else study
     design = designed(study, budget, preset, axes)
+    _known(study, axes)
     steps = _count("steps", study.budget(budget or "demo").steps if steps is None else steps)
     _choice("dtype", dtype, DTYPES)
     _choice("mode", mode, ("auto", *LAYOUTS))
@@ -80,6 +83,14 @@ def run(
         checkpoints.check(initial_state(ready.cohorts[0], 0, ready.setting))
     attrs = provenance(study, ready) | {"design": design.to_json(), "memory_budget": ready.budget}
     return _consume(ready, attrs, out, keep, progress, overwrite)
+
+
+def _known(study: Study, given: Mapping[str, Any]) -> None:
+    knobs = axes_of(study.knobs)
+    options = [name for name in inspect.signature(run).parameters if name not in ("study", "axes")]
+    for name in given:
+        if name not in knobs:
+            raise unknown("knob", name, [*knobs, *options])
 
 
 def designed(study: Study, budget: str | None, preset: str | None, axes: Mapping[str, Any]) -> Design:
@@ -138,6 +149,7 @@ def provenance(study: Study, ready: Plan) -> dict[str, Any]:
     source = inspect.getsource(module) if module and getattr(module, "__file__", None) else ""
     versions = {"workbench": __version__, "torch": torch.__version__, "xarray": xr.__version__, "python": platform.python_version()}
     return {
+        "identity": uuid.uuid4().hex,
         "study": study.name,
         "title": study.title,
         "source_sha256": hashlib.sha256(source.encode()).hexdigest(),
@@ -201,7 +213,9 @@ def _fill_from(ready: Plan, record: xr.DataTree, store: Store | None, out: str |
     with ProgressBar(ready.runs, ready.start, ready.setting.steps, show) as bar:
         for item in stream(ready, keep=keep):
             if isinstance(item, Kept):
-                checkpoints.save_states(checkpoints.folder_of(out), item.step, dict(zip(item.runs, item.states, strict=True)))
+                checkpoints.save_states(
+                    checkpoints.folder_of(out), item.step, dict(zip(item.runs, item.states, strict=True)), record.attrs["identity"]
+                )
                 continue
             fill(record, item)
             if isinstance(item, Progress):

@@ -10,6 +10,6 @@ def leave_a_core() -> None:
 
     torch's threads wait for each other at every operation: where one of them shares its core, with a browser say, all are slowed.
     """
-    cores = os.cpu_count() or 1
-    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() == cores > 1:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() >= cores > 1:
         torch.set_num_threads(cores - 1)

@@ -1,6 +1,7 @@
 """What the tables of a report say, as plain text."""
 
 import json
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,9 @@ PROVENANCE = {
 def summary(record: Any, verdicts: list[Verdict]) -> str:
     """The record in a sentence."""
     runs, lost = record.sizes["run"], int(record["events"]["diverged_step"].notnull().sum())
-    parts = [f"{runs} run{'s' * (runs != 1)} of {_value(record.attrs.get('steps'))} steps", f"{lost or 'none'} diverged"]
+    done, steps = int(record["events"]["steps_done"].min()), record.attrs.get("steps")
+    parts = [f"{runs} run{'s' * (runs != 1)} of {_value(steps)} steps", f"{lost or 'none'} diverged"]
+    parts += [f"interrupted: only {done} steps were made"] if isinstance(steps, Integral) and done < steps else []
     counts = {status: sum(verdict.status == status for verdict in verdicts) for status in ICONS}
     parts += [f"{n} claim{'s' * (n != 1)} {_verb(status, n)}" for status, n in counts.items() if n]
     return ", ".join(parts) + "."
