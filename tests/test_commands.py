@@ -97,8 +97,8 @@ def test_atlas_counts_and_shows_a_failing_system(call, monkeypatch):
     monkeypatch.setattr(atlas, "table", lambda: rows)
     lines = call("atlas").out.splitlines()
     assert "fails (1 of 2)" in lines[1]
-    held = sum(row["status"] == "holds" for row in rows)
-    assert lines[-1] == f"104 systems: {held} hold, 1 fail, {103 - held} are planned."
+    held, failed = (sum(row["status"] == status for row in rows) for status in ("holds", "fails"))
+    assert lines[-1] == f"104 systems: {held} hold, {failed} fail, {104 - held - failed} are planned."
 
 
 def test_titles_are_text_and_no_markup(call, monkeypatch):
