@@ -14,6 +14,8 @@ ROOT = Path(__file__).parents[1]
 
 # Before torch is imported: sums then add up in one order, and parallel test processes do not fight for cores.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+# What is measured of a step is a test's own, or a faulty step of one test would count in the next; what is compiled may be shared.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".pytest_cache" / "inductor"))
 
 # Absent where only the core dependencies are installed (`make test-oldest`); importing one of these marks a test file as not core.
 EXTRAS = {"altair", "anywidget", "build", "ipywidgets", "jinja2", "jupyterlab", "nbclient", "nbformat", "vl_convert"}
@@ -51,8 +53,9 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STABILITY_WORKBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     # A shell that starts a job in the background makes it ignore Ctrl-C, which the tests of interrupts would inherit.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

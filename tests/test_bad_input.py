@@ -151,7 +151,7 @@ def test_values_on_the_command_line(parabola, refused, setting, sentence):
         (dict(memory=0), "memory is 0; it must be a number of bytes above 0."),
         (dict(memory="4GB"), "memory is '4GB'; it must be a number of bytes above 0."),
         (dict(dtype="float16"), "dtype is 'float16'; choose one of float32, float64."),
-        (dict(mode="fast"), "mode is 'fast'; choose one of auto, lanes, loop."),
+        (dict(mode="fast"), "mode is 'fast'; choose one of auto, lanes, loop, compiled."),
         (dict(device="gpuu"), "Device 'gpuu' cannot be used here ("),
         (dict(probes="spead"), "There is no probe 'spead'"),
     ],

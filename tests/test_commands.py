@@ -242,7 +242,7 @@ import signal, sys, workbench
 sys.path.append({str(ROOT / "tests")!r})
 import command_line
 workbench.run
-sys.modules["workbench.engine.run"].FLUSH_SECONDS = 0
+sys.modules["workbench.engine.growing"].FLUSH_SECONDS = 0
 workbench.run(command_line.stopping(signal.SIGKILL, 200), steps=1000, out="parabola.nc")
 """
     assert python(code, cwd=tmp_path).returncode == -signal.SIGKILL

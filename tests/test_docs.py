@@ -213,6 +213,11 @@ def test_events_and_timeline_are_those_of_the_schema(records, node):
             assert found[name].attrs.get("units", "") == row.get("units", "")
 
 
+def test_an_entry_of_layouts_has_the_keys_of_the_schema(session):
+    documented = {row["key"] for row in rows_of(SCHEMA, "key")}
+    assert all(set(entry) == documented for entry in json.loads(session["record"].attrs["layouts"]))
+
+
 def test_a_verdict_has_the_fields_of_the_schema(session):
     documented = [row["field"] for row in rows_of(SCHEMA, "field")]
     assert set(documented) == {field.name for field in fields(Verdict)}

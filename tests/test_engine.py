@@ -1,5 +1,6 @@
 """The engine against what is known exactly: gradient descent on a parabola, runs alone, runs in a loop."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -204,7 +205,7 @@ def test_an_event_queue_runs_in_a_loop_with_plain_numbers():
         return sum(kind in (float, int) for kind in m.kinds)
 
     record = wb.run(replace(server, probes=(*server.probes, kinds)), workers=[1, 2], steps=10, mode="lanes")
-    assert '"loop": [0, 1]' in record.attrs["layouts"]
+    assert [(entry["layout"], entry["runs"]) for entry in json.loads(record.attrs["layouts"])] == [("loop", [0]), ("loop", [1])]
     assert set(seen) == {(float, int)} and (record.wb["kinds"] == 2).all()
     # One worker is plain gradient descent; of two, each reads the weight one update late.
     delayed = [1.0, 0.9]

@@ -16,8 +16,9 @@ from learners_for_tests import transformer as decoder
 import workbench as wb
 from workbench import noise
 from workbench.engine import chunks, memory, plan, stream
+from workbench.engine.choice import choose, known
 from workbench.engine.lanes import LAYOUTS, Vectorised, size_in_bytes
-from workbench.engine.stream import chunks_of
+from workbench.engine.plans import chunk_of
 from workbench.learners import Supervised
 from workbench.models import MLP
 from workbench.schema import Progress
@@ -97,18 +98,17 @@ def test_by_default_half_of_what_is_free_is_used(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("runs", "at_rest", "in_flight", "budget", "size"),
+    ("runs", "fitting", "size"),
     [
-        (10, 1, 10, 10 + 100, 10),  # all fit
-        (10, 1, 10, 10 + 99, 5),  # nine would fit: two equal chunks
-        (10, 1, 10, 10 + 35, 3),  # three would fit: four chunks of 3, 3, 3, 1
-        (10, 1, 10, 10 + 9, 1),  # not even one fits: one by one
-        (10, 100, 10, 10, 1),
-        (1, 1, 0, 10, 1),
+        (10, 10, 10),  # all fit
+        (10, 9, 5),  # nine would fit: two equal chunks
+        (10, 3, 3),  # three would fit: four chunks of 3, 3, 3, 1
+        (10, 0, 1),  # not even one fits: one by one
+        (1, 1, 1),
     ],
 )
-def test_the_size_of_chunks(runs, at_rest, in_flight, budget, size):
-    assert memory.chunk_size(runs, at_rest, in_flight, budget) == size
+def test_the_size_of_chunks(runs, fitting, size):
+    assert memory.chunk_size(runs, fitting) == size
 
 
 @pytest.mark.parametrize("study", [decoder, convnet])
@@ -125,44 +125,41 @@ def test_a_small_budget_means_small_chunks_and_the_same_results(study, monkeypat
     small = wb.run(study, memory=1.0, **settings)
     assert max(sizes) == 1 and small.attrs["memory_budget"] == 1
     np.testing.assert_allclose(small.wb["train_loss"], full.wb["train_loss"], rtol=1e-6)
-    half = _needed(study, settings, runs=6, lanes=3)
+    half = _needed(study, settings, lanes=3)
     sizes.clear()
     wb.run(study, memory=half, **settings)
     assert max(sizes) == 3
 
 
-def _needed(study, settings, runs, lanes):
+def _needed(study, settings, lanes):
+    """Bytes that so many runs take, at rest and in flight."""
     rows = wb.grid(lr=settings["lr"], seed=settings["seed"]).rows(study.knobs)
-    ready = plan(study, rows, settings["steps"], mode="lanes", dtype=torch.float64, memory_budget=1)
-    (alone, *_) = chunks_of(ready, ready.cohorts[0])
+    ready = plan(study, rows, settings["steps"], mode="lanes", dtype=torch.float64)
     with torch.no_grad():
-        in_flight = memory.peak_bytes(lambda: alone.step(settings["steps"]))
-    return runs * size_in_bytes(alone.states) + lanes * in_flight + 1
+        found = known(ready, ready.cohorts[0])
+    return lanes * (found.at_rest + found.in_flight) + 1
 
 
-def test_static_knobs_share_one_budget():
-    rows = wb.grid(width=[8, 16], lr=[0.01] * 1, seed=range(4)).rows(perceptron.knobs)
-    ready = plan(perceptron, rows, 3, mode="lanes", memory_budget=GIB)
-    assert [len(chunks_of(ready, cohort)) for cohort in ready.cohorts] == [1, 1]
+def chunk_counts(ready):
+    choose(ready)
+    return [len(choice.parts(len(cohort.runs))) for choice, cohort in zip(ready.choices, ready.cohorts, strict=True)]
 
 
-def test_other_cohorts_at_rest_leave_less_for_a_chunk():
-    mates = wb.grid(seed=range(4))
-    settings = dict(mode="lanes", memory_budget=_needed(perceptron, dict(lr=0.01, seed=range(4), steps=3), runs=4, lanes=4))
-    for others, chunk_count in ((0, 1), (400, 4)):
-        rows = (mates + wb.grid(activation="tanh", seed=range(others))).rows(perceptron.knobs) if others else mates.rows(perceptron.knobs)
-        ready = plan(perceptron, rows, 3, dtype=torch.float64, **settings)
-        assert len(chunks_of(ready, ready.cohorts[0])) == chunk_count
+def test_a_cohort_trains_after_the_other_and_may_take_the_whole_budget():
+    budget = _needed(perceptron, dict(lr=0.01, seed=range(4), steps=3), lanes=4)
+    rows = (wb.grid(seed=range(4)) + wb.grid(activation="tanh", seed=range(400))).rows(perceptron.knobs)
+    assert chunk_counts(plan(perceptron, rows, 3, dtype=torch.float64, mode="lanes", memory_budget=budget)) == [1, 100]
 
 
 def test_states_are_made_chunk_by_chunk():
-    """Beside the states that stand there is never more than one chunk of them in the making."""
+    """No more than one chunk of them stands at a time, and one in the making."""
     rows = wb.grid(seed=range(32)).rows(perceptron.knobs)
     ready = plan(perceptron, rows, 3, mode="lanes", memory_budget=1)
+    assert chunk_counts(ready) == [32]
     with torch.no_grad():
-        (alone,) = chunks_of(plan(perceptron, rows[:1], 3, mode="lanes"), ready.cohorts[0])[:1]
-        peak = memory.peak_bytes(lambda: chunks_of(ready, ready.cohorts[0]))
-    assert peak < (32 + 8) * size_in_bytes(alone.states)
+        alone = chunk_of(ready, ready.cohorts[0], range(1), Vectorised)
+        known_ = known(ready, ready.cohorts[0])
+    assert memory.peak_bytes(lambda: list(stream(ready))) < 3 * known_.in_flight + 8 * size_in_bytes(alone.states)
 
 
 # Out of memory
@@ -199,7 +196,7 @@ def test_out_of_memory_halves_the_chunk_and_the_run_goes_on(monkeypatch, after):
 
 
 def test_out_of_memory_reports_no_more_than_was_done(monkeypatch):
-    measured = 1
+    measured = 2
     monkeypatch.setattr(Vectorised, "map", staticmethod(Full(2, after=measured + 6)))
     rows = wb.grid(seed=range(4)).rows(perceptron.knobs)
     done = [item.done for item in stream(plan(perceptron, rows, 12, mode="lanes")) if isinstance(item, Progress)]
@@ -216,7 +213,8 @@ def test_halves_remember_which_runs_have_diverged(monkeypatch):
 def test_where_eight_runs_do_not_fit_together_the_choice_of_layout_goes_on(monkeypatch):
     monkeypatch.setattr(Vectorised, "map", staticmethod(Full(2)))
     record = wb.run(perceptron, seed=range(5), steps=3)
-    assert '"loop": [0, 1, 2, 3, 4]' in record.attrs["layouts"] and np.isfinite(record.wb["train_loss"]).all()
+    (entry,) = json.loads(record.attrs["layouts"])
+    assert (entry["layout"], entry["runs"]) == ("loop", [0, 1, 2, 3, 4]) and np.isfinite(record.wb["train_loss"]).all()
 
 
 def test_out_of_memory_with_a_single_run_is_an_error(monkeypatch):
@@ -238,7 +236,7 @@ def chunk_of_wide(layout, runs=3, **static):
     rows = wb.grid(seed=range(runs), width=512, depth=2, **static).rows(study.knobs)
     ready = plan(study, rows, 5, mode=layout, memory_budget=GIB)
     with torch.no_grad():
-        (chunk,) = chunks_of(ready, ready.cohorts[0])
+        chunk = chunk_of(ready, ready.cohorts[0], range(runs), LAYOUTS[layout])
     parameters = sum(p.numel() for p in study.learner.prepare(ready.cohorts[0].knobs, noise.key_of(0))["model"].parameters())
     return chunk, parameters
 
@@ -261,7 +259,7 @@ def measure():
             factors[f"{layout} {place}"] = memory.peak_bytes(lambda chunk=chunk: chunk.step(1)) / (3 * parameters * FLOAT)
     rows = wb.grid(seed=range(6), width=256, depth=2).rows(perceptron.knobs)
     ready = plan(perceptron, rows, 12, mode="lanes", memory_budget=8 * 2**20)
-    chunks = len(chunks_of(ready, ready.cohorts[0]))
+    (chunks,) = chunk_counts(ready)
     print(json.dumps({"factors": factors, "chunks": chunks, "peak": memory.peak_bytes(lambda: list(stream(ready)))}))
 
 

@@ -1,6 +1,9 @@
-"""Where the shipped records and notebooks lie: beside the package in a clone, inside it when installed from a wheel."""
+"""Where files lie: shipped records and notebooks beside the package in a clone, inside it when installed from a wheel; the cache."""
 
+import os
 from pathlib import Path
+
+CACHE_VARIABLE = "STABILITY_WORKBENCH_CACHE"
 
 _PACKAGE = Path(__file__).parent
 
@@ -13,6 +16,15 @@ def datasets() -> Path:
 def notebooks() -> Path:
     """The folder of the notebooks."""
     return _place("notebooks")
+
+
+def cache() -> Path:
+    """The folder of what was measured and compiled on this machine; it may be deleted at any time."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("stability-workbench", appauthor=False)
 
 
 def _place(name: str) -> Path:

@@ -4,7 +4,9 @@ zarr format 2, because texts have no stable form in format 3 yet (zarr 3.2 warns
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,6 +15,7 @@ import zarr
 from .record import unwritable
 from .schema import Progress, Slab
 
+RUNS_PER_CHUNK = 64
 STEPS_PER_CHUNK = 256
 
 
@@ -23,42 +26,49 @@ def partial_path(path: str | Path) -> Path:
 
 
 class Store:
-    """The zarr twin of a record in memory: made blank, then brought up to date by `flush`."""
+    """The zarr twin of a record in memory: made blank, or found as an earlier run left it; then brought up to date by `flush`."""
 
     def __init__(self, record: xr.DataTree, path: Path) -> None:
         self.record, self.path = record, path
-        self.behind: dict[str, tuple[int, int]] = {}
-        blank = path.with_name(f".{path.name}")
-        shutil.rmtree(blank, ignore_errors=True)
-        try:
-            # Made under another name: what stands at `path` is whole at any moment.
-            record.to_zarr(blank, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(record))
-            blank.rename(path)
-        except OSError as error:
-            shutil.rmtree(blank, ignore_errors=True)
-            raise unwritable(path, error) from error
+        self.behind: dict[str, set[tuple[int, int]]] = {}
+        if not path.exists():
+            self._make()
         self.group = zarr.open_group(path, mode="r+")
 
     def note(self, item: Slab | Progress) -> None:
-        """Remember which steps of which node have changed since the last flush."""
+        """Remember which chunks of which node have changed since the last flush."""
         if isinstance(item, Slab):
             node = f"every_{item.clock}"
-            first, last = self.behind.get(node, (item.steps[0], item.steps[-1]))
-            self.behind[node] = (min(first, item.steps[0]), max(last, item.steps[-1]))
+            places = np.searchsorted(self.record[node]["step"].values, [item.steps[0], item.steps[-1]]) // STEPS_PER_CHUNK
+            runs = {run // RUNS_PER_CHUNK for run in item.runs}
+            changed = {(block, place) for block in runs for place in range(places[0], places[1] + 1)}
+            self.behind.setdefault(node, set()).update(changed)
 
-    def flush(self) -> None:
-        """Write the changed steps and the events; InputError if the system refuses."""
+    def flush(self, **attrs: Any) -> None:
+        """Write the changed chunks, the events and these attributes; InputError if the system refuses."""
         try:
             self._write()
+            self.group.attrs.update(attrs)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
+    def _make(self) -> None:
+        blank = self.path.with_name(f".{self.path.name}")
+        shutil.rmtree(blank, ignore_errors=True)
+        try:
+            # Made under another name: what stands at `path` is whole at any moment.
+            self.record.to_zarr(blank, zarr_format=2, consolidated=False, write_inherited_coords=False, encoding=_chunks(self.record))
+            blank.rename(self.path)
+        except OSError as error:
+            shutil.rmtree(blank, ignore_errors=True)
+            raise unwritable(self.path, error) from error
+
     def _write(self) -> None:
-        for name, (first, last) in self.behind.items():
+        for name, changed in self.behind.items():
             node = self.record[name].to_dataset(inherit=False)
-            where = slice(*np.searchsorted(node["step"].values, [first, last + 1]))
-            for variable, da in node.data_vars.items():
-                self.group[name][variable][:, where] = da.values[:, where]
+            for where in _regions(changed):
+                for variable, da in node.data_vars.items():
+                    self.group[name][variable][where] = da.values[where]
         self.behind.clear()
         for variable, da in self.record["events"].to_dataset(inherit=False).data_vars.items():
             self.group["events"][variable][:] = da.values
@@ -68,9 +78,15 @@ class Store:
         shutil.rmtree(self.path)
 
 
+def _regions(changed: set[tuple[int, int]]) -> Iterator[tuple[slice, slice]]:
+    for run, step in sorted(changed):
+        yield slice(run * RUNS_PER_CHUNK, (run + 1) * RUNS_PER_CHUNK), slice(step * STEPS_PER_CHUNK, (step + 1) * STEPS_PER_CHUNK)
+
+
 def _chunks(record: xr.DataTree) -> dict[str, dict[str, dict[str, tuple[int, ...]]]]:
     out = {}
     for name, node in record.children.items():
         by_name = {v: da for v, da in node.data_vars.items() if "step" in da.dims and da.size}
-        out[f"/{name}"] = {v: {"chunks": (da.shape[0], min(STEPS_PER_CHUNK, da.shape[1]), *da.shape[2:])} for v, da in by_name.items()}
+        sizes = {v: (min(RUNS_PER_CHUNK, da.shape[0]), min(STEPS_PER_CHUNK, da.shape[1]), *da.shape[2:]) for v, da in by_name.items()}
+        out[f"/{name}"] = {v: {"chunks": size} for v, size in sizes.items()}
     return out

@@ -43,13 +43,18 @@ class Memory(click.ParamType):
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda; auto measures which is faster.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True, help="Floating-point numbers.")
 @click.option(
-    "--mode", type=click.Choice(["auto", "lanes", "loop"]), default="auto", show_default=True, help="Runs side by side, or in turn."
+    "--mode",
+    type=click.Choice(["auto", "lanes", "loop", "compiled"]),
+    default="auto",
+    show_default=True,
+    help="Runs mapped together, one by one, or compiled; auto measures.",
 )
 @click.option("--memory", type=Memory(), help="Memory to use, such as 4GB; by default half of what is free.")
 @click.option("--keep", type=COUNT, metavar="N", help="Keep all states every N steps, for forks.")
 @click.option("--out", type=Path, help="Record to write; by default STUDY.nc in the current folder.")
 @click.option("--report", type=Path, help="Write a report too.")
 @click.option("--force", is_flag=True, help="Replace the record and the report if they exist.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted or killed run with the same options stopped.")
 def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None, report: Path | None, force: bool, **options: Any) -> None:
     """Train many runs, write their record.
 

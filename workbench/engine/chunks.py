@@ -1,7 +1,6 @@
 """Chunks: the lanes of a cohort that advance together, and one stretch of their training."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,36 +9,42 @@ import torch
 from torch import Tensor
 
 from .. import noise
-from ..errors import InputError
 from ..probe import Probe
 from ..schema import Progress, Slab, due
-from ..study import Now, phase_starts
 from .cohorts import Cohort, lane_values
 from .draws import Draws
-from .lanes import Layout, cast, is_finite
+from .lanes import Layout
+from .programs import Part, Program, Programs, parts_at
+from .step import Setting, check_shape, of_state, one_step
+from .threads import ONE_AT_A_TIME
 
 NOT_DIVERGED = -1
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What all chunks of a run of the engine have in common."""
-
-    steps: int
-    device: torch.device
-    dtype: torch.dtype
-
-
 class Chunk:
-    """Lanes of one cohort: their states, live knobs and keys, advanced stretch by stretch."""
+    """Lanes of one cohort: their states, live knobs and keys, advanced stretch by stretch.
 
-    def __init__(self, cohort: Cohort, positions: Sequence[int], states: Sequence[Any], layout: Layout, setting: Setting) -> None:
-        self.cohort, self.positions, self.layout, self.setting = cohort, list(positions), layout, setting
-        self.states = layout.pack(states)
-        self.lanes = {n: lane_values(cohort, [v[i] for i in positions], setting.dtype, setting.device) for n, v in cohort.lanes.items()}
-        self.keys = noise.key_of(torch.tensor([cohort.seeds[i] for i in positions]), device=setting.device)
-        self.draws = Draws(cohort, self.positions, setting.dtype, setting.device)
-        self.diverged = np.full(len(positions), NOT_DIVERGED)
+    With `programs` there are `size` lanes, whose last repeat the last run where there are fewer.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        positions: Sequence[int],
+        states: Sequence[Any],
+        layout: Layout,
+        setting: Setting,
+        programs: Programs | None = None,
+        size: int = 0,
+    ) -> None:
+        self.cohort, self.positions, self.layout, self.setting, self.programs = cohort, list(positions), layout, setting, programs
+        filler = max(0, size - len(self.positions))
+        lanes = self.positions + self.positions[-1:] * filler
+        self.states = layout.pack([*states, *states[-1:] * filler])
+        self.lanes = {n: lane_values(cohort, [v[i] for i in lanes], setting.dtype, setting.device) for n, v in cohort.lanes.items()}
+        self.keys = noise.key_of(torch.tensor([cohort.seeds[i] for i in lanes]), device=setting.device)
+        self.draws = Draws(cohort, lanes, setting.dtype, setting.device)
+        self.diverged = np.full(len(self.positions), NOT_DIVERGED)
         self.out_of_memory_at: int | None = None
 
     @property
@@ -71,23 +76,47 @@ class Chunk:
 
     def step(self, step: int) -> tuple[Any, dict[str, Tensor], Tensor]:
         """The states after update `step`, the values of the probes that are due, and which lanes are finite; changes nothing."""
+        parts = parts_at(self.cohort, step, self.setting.steps)
+        values = self._measured(step)
+        if self.programs and parts[0] in self.programs.ready:
+            new, seen, finite = self._compiled(step, parts, self.programs.ready)
+        else:
+            new, (seen, finite) = self._eager(step, parts)
+        values |= seen
+        for p in self.cohort.probes:
+            if p.name in values:
+                check_shape(p, tuple(values[p.name].shape[1:]), self.cohort.labels)
+        return new, values, finite
+
+    def call(self, step: int, *parts: Part) -> tuple[Any, ...]:
+        """The step of one lane as a function, the number of the step, and what `Layout.map` wants beside."""
+        probes = tuple(p for part in parts for p in part.probes(self.cohort))
+        fn = partial(one_step, self.cohort, probes, parts[0].phase, self.setting.dtype)
         now = torch.tensor(step, dtype=torch.int64, device=self.setting.device)
-        probes = [p for p in self.cohort.probes if p.every in due(step, self.setting.steps)]
-        measured = {p.name: self._measure(p, now) for p in probes if p.on == "state"}
-        batch, shared_batch = self.draws.at(step)
-        traced = tuple(p for p in probes if p.on == "moment")
-        fn = partial(one_step, self.cohort, traced, phase_at(self.cohort, step, self.setting.steps), now, self.setting.dtype)
-        new, (seen, finite) = self.layout.map(fn, self.states, batch, shared_batch, self.lanes, self.keys)
-        for p in probes:
-            check_shape(p, tuple((measured | seen)[p.name].shape[1:]), self.cohort.labels)
-        return new, measured | seen, finite
+        return fn, now, self.states, *self.draws.at(step), self.lanes, self.keys
+
+    def _eager(self, step: int, parts: Sequence[Part]) -> tuple[Any, Any]:
+        fn, now, *given = self.call(step, *parts)
+        with ONE_AT_A_TIME:
+            return self.layout.map(partial(fn, now), *given)
+
+    def _compiled(self, step: int, parts: Sequence[Part], ready: Mapping[Part, Program]) -> tuple[Any, dict[str, Tensor], Tensor]:
+        """The update always comes from the same program: what is measured beside it does not change a run."""
+        _, *given = self.call(step, parts[0])
+        new, (seen, finite) = ready[parts[0]](*given)
+        left = [part for part in parts[1:] if part not in ready]
+        for part in parts[1:]:
+            seen |= ready[part](*given) if part in ready else {}
+        if left:
+            seen |= self._eager(step, left)[1][0]
+        return new, seen, finite
 
     def run_states(self) -> tuple[Any, ...]:
         """The present state of each run."""
         return tuple(self.layout.unpack(self.states, i) for i in range(len(self.positions)))
 
     def halves(self) -> tuple["Chunk", "Chunk"]:
-        """Two chunks that go on where this one stands, each with half of its lanes."""
+        """Two chunks that go on where this one stands, each with half of its runs; they are not compiled."""
         middle = len(self.positions) // 2
         return self._part(range(middle)), self._part(range(middle, len(self.positions)))
 
@@ -97,13 +126,22 @@ class Chunk:
         part.diverged = self.diverged[list(indices)]
         return part
 
-    def _measure(self, p: Probe, now: Tensor) -> Tensor:
-        keys = noise.fold(self.keys, now)
+    def _measured(self, step: int) -> dict[str, Tensor]:
+        """The values of the state probes that are due."""
+        fires = due(step, self.setting.steps)
+        probes = [p for p in self.cohort.probes if p.on == "state" and p.every in fires]
+        if not probes:
+            return {}
+        keys = noise.fold(self.keys, torch.tensor(step, device=self.setting.device))
+        with ONE_AT_A_TIME:
+            return {p.name: self._of_states(p, keys) for p in probes}
+
+    def _of_states(self, p: Probe, keys: Tensor) -> Tensor:
         of_one = partial(of_state, self.cohort, p)
         if p.vectorised and self.layout.name == "lanes":
             return torch.vmap(of_one)(self.states, self.lanes, keys)
         lanes = ({name: values[i] for name, values in self.lanes.items()} for i in range(len(self.positions)))
-        return torch.stack([of_one(*each) for each in zip(self.run_states(), lanes, keys, strict=True)])
+        return torch.stack([of_one(*each) for each in zip(self.run_states(), lanes, keys, strict=False)])
 
 
 class _Stretch:
@@ -124,46 +162,14 @@ class _Stretch:
         """What was gathered, diverged lanes blanked; writes the step at which a lane diverged into `diverged`."""
         if not self.finite:
             return
-        finite = torch.stack(self.finite, 1).cpu().numpy()
+        finite = torch.stack(self.finite, 1)[: len(runs)].cpu().numpy()
         for i in np.flatnonzero((diverged < 0) & ~finite.all(1)):
             diverged[i] = self.start + int(np.argmin(finite[i]))
         for clock, by_name in self.seen.items():
             steps = [s for s in range(self.start, self.start + len(self.finite)) if clock in due(s, self.steps)]
             gone = (diverged[:, None] >= 0) & (np.array(steps)[None] >= diverged[:, None])
-            values = {name: _blanked(torch.stack(tensors, 1).cpu().numpy(), gone) for name, tensors in by_name.items()}
+            values = {name: _blanked(torch.stack(tensors, 1)[: len(runs)].cpu().numpy(), gone) for name, tensors in by_name.items()}
             yield Slab(runs, clock, steps, values, self.cohort.labels)
-
-
-def one_step(
-    cohort: Cohort, probes: tuple[Probe, ...], phase: str, step: Tensor, dtype: torch.dtype, state: Any, batch: Any, lanes: Any, key: Tensor
-) -> tuple[Any, tuple[dict[str, Tensor], Tensor]]:
-    """One update of one run: the function that is mapped over lanes and traced."""
-    knobs = cohort.knobs.filled(lanes)
-    now = Now(step.to(dtype), noise.fold(key, step), phase)
-    new, moment = cohort.study.learner.step(state, batch, knobs, cohort.shared, now)
-    values = {p.name: torch.as_tensor(p(moment), device=key.device) for p in probes}
-    finite = is_finite(state["params"] if isinstance(state, dict) and "params" in state else state)
-    if "loss" in vars(moment):
-        finite = finite & torch.isfinite(torch.as_tensor(moment.loss))
-    return cast(new, dtype), (values, finite)
-
-
-def of_state(cohort: Cohort, p: Probe, state: Any, lanes: Any, key: Tensor) -> Tensor:
-    """The value of a state probe for one run."""
-    return torch.as_tensor(p(state, cohort.knobs.filled(lanes), cohort.shared, key), device=key.device)
-
-
-def phase_at(cohort: Cohort, step: int, steps: int) -> str:
-    """The phase in which update `step` falls; the last moment belongs to the last phase."""
-    return [name for name, first in phase_starts(cohort.study.phases, steps) if first <= min(step, steps - 1)][-1]
-
-
-def check_shape(p: Probe, shape: tuple[int, ...], labels: Any) -> None:
-    """Raise if a probe returned another shape than its dimensions have."""
-    declared = tuple(len(labels[dim]) for dim in p.dims)
-    if shape != declared:
-        sizes = ", ".join(f"{dim}={size}" for dim, size in zip(p.dims, declared, strict=True)) or "none, a single number"
-        raise InputError(f"Probe {p.name!r} declares dimensions ({sizes}) but returned shape {shape}; return one value per label.")
 
 
 def _blanked(values: np.ndarray, gone: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import xarray as xr
@@ -18,10 +18,14 @@ from ..record import blank, fill, timeline, with_events
 from ..schema import Change, Progress
 from ..study import Study, Terms
 from . import checkpoints
+from .choice import choose, is_compiled
 from .cohorts import prepared
 from .lanes import cast
-from .run import DTYPES, provenance
-from .stream import Kept, initial_state, plan, stream
+from .plans import Choice, Plan, plan
+from .provenance import computation, provenance
+from .run import DTYPES
+from .step import initial_states
+from .stream import Kept, stream
 
 PARENT, CHILD = 0, 1
 
@@ -35,7 +39,7 @@ class Past:
     row: Mapping[str, Any]
     changes: Sequence[Change]
     steps: int
-    layout: Literal["auto", "lanes", "loop"]
+    choice: Choice
     device: torch.device
     dtype: torch.dtype
     probes: tuple[str, ...]
@@ -49,9 +53,12 @@ class Past:
         """The knobs that the state before update number `update` comes from."""
         return dict(self.row) | {c.knob: c.new for c in self.changes if c.step < update}
 
-    def settings(self) -> dict[str, Any]:
-        """What the engine needs to compute as the record was computed."""
-        return dict(mode=self.layout, device=self.device, dtype=self.dtype)
+    def plan(self, rows: Sequence[Mapping[str, Any]], steps: int, **settings: Any) -> Plan:
+        """A plan of runs that are computed as this one was; but not compiled where that would have to be done first."""
+        ready = plan(self.study, rows, steps, mode=self.choice.layout.name, device=self.device, dtype=self.dtype, **settings)
+        if is_compiled(ready, self.choice):
+            ready.choices = [self.choice] * len(ready.cohorts)
+        return ready
 
 
 def fork(
@@ -80,8 +87,9 @@ def fork(
     _switched(past, before, after)  # a refusal comes before the parent is trained again
     state = state_at(past, record.encoding.get("source"), step, progress)
     states = {PARENT: state, CHILD: adapted(past, state, before, after)}
-    ready = plan(past.study, [before, after], stop, start=step, states=states, probes=past.probes, **past.settings())
-    ready.schema.attrs.update(provenance(past.study, ready))
+    ready = past.plan([before, after], stop, start=step, states=states, probes=past.probes)
+    choose(ready)
+    ready.schema.attrs.update(provenance(past.study, ready) | computation(ready))
     both = blank(ready.schema)
     for item in stream(ready):
         if not isinstance(item, Kept):
@@ -152,14 +160,13 @@ def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Pa
     changes = _changes(record, run)
     row = {name: spec.check(record[name].sel(run=run).values[()]) for name, spec in axes(study.knobs).items()}
     row |= {c.knob: c.old for c in reversed(changes) if c.step <= start}
-    layouts = json.loads(record.attrs.get("layouts", "{}"))  # a record of a killed run has none
-    layout = next((name for name, members in layouts.items() if run in members), "auto")
+    choice = next(Choice.of(entry) for entry in json.loads(record.attrs["layouts"]) if run in entry["runs"])
     device = torch.device("cpu" if record.attrs["device"].startswith("cpu") else "cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"The record was made on {record.attrs['device']!r}, and there is no GPU here; fork it where there is one.")
     probes = tuple(p.name for p in study.optional_probes if p.name in record.wb)
     identity = record.attrs.get("identity", "")
-    return Past(study, run, row, changes, steps, layout, device, DTYPES[record.attrs["dtype"]], probes, identity)
+    return Past(study, run, row, changes, steps, choice, device, DTYPES[record.attrs["dtype"]], probes, identity)
 
 
 def _listed(runs: Sequence[int]) -> str:
@@ -185,18 +192,18 @@ def _checked(study: Study, knobs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nearest(past: Past, source: str | None, step: int) -> tuple[Any, int]:
-    first = plan(past.study, [past.row_before(0)], past.steps, **past.settings())
-    state = initial_state(first.cohorts[0], 0, first.setting)
-    kept = checkpoints.nearest(checkpoints.folder_of(source), past.run, step, past.identity) if source else None
+    first = past.plan([past.row_before(0)], past.steps)
+    state = initial_states(first.cohorts[0], [0], first.setting)[0]
+    kept = checkpoints.nearest(checkpoints.folder_of(source), [past.run], step, past.identity) if source else None
     if kept is None:
         return state, 0
     at, path = kept
-    here = plan(past.study, [past.row_before(at)], past.steps, **past.settings())
-    return checkpoints.load_state(path, past.run, initial_state(here.cohorts[0], 0, here.setting)), at
+    here = past.plan([past.row_before(at)], past.steps)
+    return checkpoints.load_state(path, past.run, initial_states(here.cohorts[0], [0], here.setting)[0]), at
 
 
 def _advanced(past: Past, row: Mapping[str, Any], state: Any, start: int, stop: int, progress: bool | None) -> Any:
-    ready = plan(past.study, [row], past.steps, start=start, states={0: state}, **past.settings())
+    ready = past.plan([row], past.steps, start=start, states={0: state})
     with ProgressBar(1, start, stop, progress, label=f"run {past.run} again to step {stop}") as bar:
         for item in stream(ready, until=stop):
             if isinstance(item, Kept):
@@ -212,5 +219,5 @@ def _alone(both: xr.DataTree, which: int, past: Past, changed: Sequence[Change])
     root = both.to_dataset().isel(run=[which]).assign_coords(run=[0])
     nodes["timeline"] = timeline([*(replace(c, run=0) for c in past.changes), *changed])
     one = xr.DataTree.from_dict({"/": root, **{k: n.assign_coords(run=[0]) if "run" in n.dims else n for k, n in nodes.items()}})
-    one.attrs |= {"layouts": json.dumps({past.layout: [0]}), "design": Design(()).to_json()}
+    one.attrs |= {"layouts": json.dumps([past.choice.entry([0])]), "design": Design(()).to_json()}
     return with_events(one, past.study.events)

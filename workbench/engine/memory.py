@@ -32,30 +32,30 @@ def default_budget(device: torch.device) -> int:
     return int(SHARE * free_bytes(device))
 
 
-def chunk_size(runs: int, at_rest: int, in_flight: int, budget: int) -> int:
-    """Lanes to advance at once, so that all runs at rest and one chunk in flight fit into `budget` bytes; at least one."""
-    fitting = max(1, (budget - runs * at_rest) // max(1, in_flight))
-    return math.ceil(runs / math.ceil(runs / fitting))
+def chunk_size(runs: int, fitting: int) -> int:
+    """Lanes to advance at once: as few chunks as there can be if no more than `fitting` lanes fit, and these alike in size."""
+    return math.ceil(runs / math.ceil(runs / max(1, fitting)))
 
 
 def peak_bytes(fn: Callable[[], Any]) -> int:
     """The largest number of bytes that tensors made by `fn` held at one moment."""
-    with _Meter() as meter:
+    with Meter() as meter:
         fn()
     return meter.peak
 
 
-class _Meter(TorchDispatchMode):
-    """Counts the bytes of live storages that were created while it is on."""
+class Meter(TorchDispatchMode):
+    """Counts, while it is on, tensor operations and the bytes of live storages that they created."""
 
     def __init__(self) -> None:
         super().__init__()
         self.live: dict[int, int] = {}
-        self.now = self.peak = 0
+        self.now = self.peak = self.operations = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
+        self.operations += 1
         for x in tree_leaves(out):
             if isinstance(x, Tensor):
                 self._count(x.untyped_storage(), given)

@@ -1,38 +1,35 @@
 """Running a design: the stream consumed into a record, a growing store and a progress bar."""
 
-import hashlib
 import inspect
-import json
-import platform
-import shlex
 import shutil
-import sys
-import time
-import uuid
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import xarray as xr
 
-from .. import __version__
 from ..catalogue import find
 from ..design import Design, grid
 from ..design import axes as axes_of
 from ..errors import InputError, unknown
 from ..progress import ProgressBar
-from ..record import blank, fill, save, with_claims, with_events, writable
+from ..record import blank, save, with_claims, with_events, writable
 from ..schema import Progress
-from ..store import Store, partial_path
+from ..store import partial_path
 from ..study import Study
 from . import checkpoints
-from .lanes import LAYOUTS
-from .stream import Kept, Plan, fastest_device, initial_state, plan, stream
+from .choice import MODES, choose
+from .growing import Growing, clear, leftovers
+from .plans import Plan, plan
+from .provenance import computation, provenance
+from .resume import begun, continued
+from .step import initial_states
+from .stream import fastest_device, stream
 
-FLUSH_SECONDS = 2.0
+LATEST_SECONDS = 20.0
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -47,10 +44,11 @@ def run(
     keep: int | None = None,
     device: str = "auto",
     dtype: Literal["float32", "float64"] = "float32",
-    mode: Literal["auto", "lanes", "loop"] = "auto",
+    mode: Literal["auto", "lanes", "loop", "compiled"] = "auto",
     memory: float | None = None,
     progress: bool | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     **axes: Any,
 ) -> xr.DataTree:
     """Train every run of a design and return its record.
@@ -60,14 +58,16 @@ def run(
     (growing in `out`.partial.zarr meanwhile), with `keep` the states at multiples of that many steps too. `memory` is the budget
     in bytes (default: half of what is free). `mode` and `device` are chosen by measurement unless given.
 
-    An interrupt ends the run: the record so far is returned with a warning. Raises InputError for anything that cannot be run.
+    An interrupt ends the run: the record so far is returned with a warning. With `resume` a run to the same `out` that was
+    interrupted or killed goes on from the latest states that it left (every 20 seconds, and those of `keep`), and ends on the same
+    machine with the same numbers, bit for bit, as if it had never stopped. Raises InputError for anything that cannot be run.
     """
     study = find(study) if isinstance(study, str) else study
     design = designed(study, budget, preset, axes)
     _known(study, axes)
     steps = _count("steps", study.budget(budget or "demo").steps if steps is None else steps)
     _choice("dtype", dtype, DTYPES)
-    _choice("mode", mode, ("auto", *LAYOUTS))
+    _choice("mode", mode, MODES)
     if memory is not None and not (isinstance(memory, (int, float)) and memory > 0):
         raise InputError(f"memory is {memory!r}; it must be a number of bytes above 0.")
     if keep is not None and _count("keep", keep) and out is None:
@@ -76,13 +76,26 @@ def run(
     probes = tuple(dict.fromkeys((*(study.budget(budget).probes if budget else ()), *probes)))
     settings = dict(probes=probes, mode=mode, dtype=DTYPES[dtype], memory_budget=None if memory is None else int(memory))
     rows = design.rows(study.knobs)
-    if out is not None:
+    left = begun(out) if resume and out is not None else None
+    if out is not None and left is None:
         _check_output(out, overwrite)
     ready = plan(study, rows, steps, device=_device(device, study, rows, steps, settings), **settings)
     if keep is not None:
-        checkpoints.check(initial_state(ready.cohorts[0], 0, ready.setting))
-    attrs = provenance(study, ready) | {"design": design.to_json(), "memory_budget": ready.budget}
-    return _consume(ready, attrs, out, keep, progress, overwrite)
+        checkpoints.check(initial_states(ready.cohorts[0], [0], ready.setting)[0])
+    origin = {"design": design.to_json(), "memory_budget": ready.budget}
+    if left is None:
+        choose(ready)
+        ready.schema.attrs.update(provenance(study, ready) | origin | computation(ready))
+        record = blank(ready.schema)
+    else:
+        record = left
+        continued(ready, record, provenance(study, ready) | origin, out)
+    record = _consumed(record, ready, out, keep, progress)
+    if out is not None and "interrupted" not in record.attrs:
+        save(record, out, overwrite=overwrite)
+        shutil.rmtree(partial_path(out))
+        record.encoding["source"] = str(out)
+    return record
 
 
 def _known(study: Study, given: Mapping[str, Any]) -> None:
@@ -113,20 +126,12 @@ def _choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 def _check_output(out: str | Path, overwrite: bool) -> None:
     writable(out, overwrite=overwrite)
-    if not overwrite and (left := _leftovers(out)):
+    if not overwrite and (left := leftovers(out)):
         raise InputError(
-            f"An earlier run to {str(out)!r} left {str(left[0])!r}: what it measured opens with wb.open. Move that away, "
-            "give another name, or replace it with overwrite=True (--force)."
+            f"An earlier run to {str(out)!r} left {str(left[0])!r}: what it measured opens with wb.open. Go on with it by resume=True "
+            "(--resume), move it away, give another name, or replace it with overwrite=True (--force)."
         )
-
-
-def _leftovers(out: str | Path) -> list[Path]:
-    return [folder for folder in (partial_path(out), checkpoints.folder_of(out)) if folder.exists()]
-
-
-def _clear(out: str | Path) -> None:
-    for folder in _leftovers(out):
-        shutil.rmtree(folder)
+    clear(out)
 
 
 def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps: int, settings: Mapping[str, Any]) -> torch.device:
@@ -143,93 +148,35 @@ def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps:
     return found
 
 
-def provenance(study: Study, ready: Plan) -> dict[str, Any]:
-    """Where a record comes from: study, source, versions, device, command, time."""
-    module = sys.modules.get(study.module)
-    source = inspect.getsource(module) if module and getattr(module, "__file__", None) else ""
-    versions = {"workbench": __version__, "torch": torch.__version__, "xarray": xr.__version__, "python": platform.python_version()}
-    return {
-        "identity": uuid.uuid4().hex,
-        "study": study.name,
-        "title": study.title,
-        "source_sha256": hashlib.sha256(source.encode()).hexdigest(),
-        "versions": json.dumps(versions),
-        "device": _device_name(ready.setting.device),
-        "dtype": str(ready.setting.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "data_sha256": json.dumps(_data_hashes(ready)),
-        "start": ready.start,
-        "command": _command(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _data_hashes(ready: Plan) -> list[str]:
-    hashed = getattr(ready.study.task, "data_hash", None)
-    return list(dict.fromkeys(hashed(cohort.knobs) for cohort in ready.cohorts)) if hashed else []
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
-
-
-def _command() -> str:
-    name = Path(sys.argv[0]).name
-    return shlex.join(["workbench", *sys.argv[1:]]) if name in ("__main__.py", "workbench") else "wb.run"
-
-
-def _consume(
-    ready: Plan, attrs: dict[str, Any], out: str | Path | None, keep: int | None, show: bool | None, overwrite: bool
-) -> xr.DataTree:
-    ready.schema.attrs.update(attrs)
-    record = blank(ready.schema)
-    if out is not None:
-        _clear(out)
-    store = Store(record, partial_path(out)) if out is not None else None
-    began, interrupted = time.perf_counter(), False
+def _consumed(record: xr.DataTree, ready: Plan, out: str | Path | None, keep: int | None, show: bool | None) -> xr.DataTree:
+    """The record filled by the stream of its plan; with events and claims if it came to its end."""
+    growing, interrupted = Growing(record, out), False
+    kept = out is not None and checkpoints.can_be_kept(initial_states(ready.cohorts[0], [0], ready.setting))
     try:
-        _fill_from(ready, record, store, out, keep, show)
+        with (
+            ProgressBar(ready.runs, ready.start, ready.setting.steps, show) as bar,
+            closing(stream(ready, keep=keep, latest=LATEST_SECONDS if kept else None)) as items,
+        ):
+            for item in items:
+                growing.take(item)
+                if isinstance(item, Progress):
+                    bar.update(item)
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        if store and (record["events"]["steps_done"] > ready.start).any():
-            store.flush()
-        elif store and out is not None:
-            _clear(out)
-    record.attrs["seconds"] = round(time.perf_counter() - began, 2)
-    record.attrs["layouts"] = json.dumps({name: [r for r, n in ready.layouts.items() if n == name] for name in set(ready.layouts.values())})
+        growing.leave()
+    record.attrs["seconds"] = growing.seconds
     if interrupted:
-        return _interrupted(record, store)
-    record = with_claims(with_events(record, ready.study.events), ready.study.claims)
-    if store and out is not None:
-        save(record, out, overwrite=overwrite)
-        store.remove()
-        record.encoding["source"] = str(out)
-    return record
+        return _interrupted(record, out)
+    return with_claims(with_events(record, ready.study.events), ready.study.claims)
 
 
-def _fill_from(ready: Plan, record: xr.DataTree, store: Store | None, out: str | Path | None, keep: int | None, show: bool | None) -> None:
-    flushed = time.monotonic()
-    with ProgressBar(ready.runs, ready.start, ready.setting.steps, show) as bar:
-        for item in stream(ready, keep=keep):
-            if isinstance(item, Kept):
-                checkpoints.save_states(
-                    checkpoints.folder_of(out), item.step, dict(zip(item.runs, item.states, strict=True)), record.attrs["identity"]
-                )
-                continue
-            fill(record, item)
-            if isinstance(item, Progress):
-                bar.update(item)
-            if store:
-                store.note(item)
-                if time.monotonic() - flushed > FLUSH_SECONDS:
-                    store.flush()
-                    flushed = time.monotonic()
-
-
-def _interrupted(record: xr.DataTree, store: Store | None) -> xr.DataTree:
-    done = int(record["events"]["steps_done"].min())
-    where = f"; it stands in {store.path}" if store and store.path.exists() else ""
+def _interrupted(record: xr.DataTree, out: str | Path | None) -> xr.DataTree:
+    done, steps = record["events"]["steps_done"].values, record.attrs["steps"]
+    how_far = (
+        f"after {done[0]} of {steps} steps" if (done == done[0]).all() else f"with {(done == steps).sum()} of {len(done)} runs complete"
+    )
+    where = f"; it stands in {partial_path(out)}" if out is not None and partial_path(out).exists() else ""
     record.attrs["interrupted"] = 1
-    warnings.warn(f"Interrupted after {done} of {record.attrs['steps']} steps; what was measured is returned{where}.", stacklevel=4)
+    warnings.warn(f"Interrupted {how_far}; what was measured is returned{where}.", stacklevel=4)
     return record

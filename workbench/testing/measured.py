@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..engine import plan
 from ..engine.lanes import LAYOUTS
-from ..engine.stream import chunk_of
+from ..engine.plans import chunk_of
 from ..probe import Probe
 from ..study import Study
 from .case import Case, Row

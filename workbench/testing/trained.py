@@ -11,9 +11,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from ..design import grid
 from ..engine import plan
-from ..engine.chunks import Chunk, one_step, phase_at
+from ..engine.chunks import Chunk
 from ..engine.lanes import LAYOUTS
-from ..engine.stream import chunk_of, initial_state
+from ..engine.plans import chunk_of
+from ..engine.step import initial_states, one_step, phase_at
 from ..knobs import Knobs
 from ..study import Budget, Phase, Study
 from .case import Case, train
@@ -98,7 +99,7 @@ def traces(case: Case) -> Iterator[str]:
     chunk = _chunk(case, "lanes")
     batch, shared = chunk.draws.at(0)
     probes = tuple(p for p in chunk.cohort.probes if p.on == "moment")
-    one = partial(one_step, chunk.cohort, probes, phase_at(chunk.cohort, 0, case.steps), torch.tensor(0), chunk.setting.dtype)
+    one = partial(one_step, chunk.cohort, probes, phase_at(chunk.cohort, 0, case.steps), chunk.setting.dtype, torch.tensor(0))
     torch.compiler.reset()  # every study traces the same few functions, and torch allows each only some variants
     traced = torch.compile(
         lambda *each: chunk.layout.map(one, each[0], batch, shared, *each[1:]), backend="eager", fullgraph=True, dynamic=False
@@ -132,7 +133,7 @@ def _initial(case: Case, design: Any) -> Mapping[int, Any]:
     ready = plan(case.study, design, case.steps)
     (cohort,) = ready.cohorts
     with torch.no_grad():
-        return {run: initial_state(cohort, i, ready.setting) for i, run in enumerate(cohort.runs)}
+        return dict(zip(cohort.runs, initial_states(cohort, range(len(cohort.runs)), ready.setting), strict=True))
 
 
 def _poisoned(leaf: torch.Tensor) -> torch.Tensor:

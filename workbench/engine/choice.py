@@ -1,0 +1,174 @@
+"""How a cohort trains: mapped or in a loop, how many runs together, eager or compiled. Decided from short measurements."""
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from . import memory
+from .chunks import Chunk
+from .cohorts import Cohort
+from .draws import Draws
+from .lanes import LAYOUTS, Layout, Looped, Vectorised, size_in_bytes
+from .measured import Measured, recall, remember
+from .plans import Choice, Plan, chunk_of
+from .programs import MOST, Part, parts_at
+from .threads import ONE_AT_A_TIME, allowed, operations_on
+
+MODES = ("auto", *LAYOUTS, "compiled")
+TRIED = 8  # lanes
+REPEATS = 3
+
+# What compiled lanes hold in flight together: with more, memory is asked from the system at every step (docs/performance.md).
+BYTES_TOGETHER = 2**25
+SIZES = (1, 2, 4, 8)
+FIXED_COST = 0.5  # of a compiled step beside its lanes, in lanes
+
+# Of a step that has not been compiled on this machine yet.
+SPEED_UP = 3.0
+SECONDS_PER_OPERATION = 0.01
+MEASURING = 0.3  # of an update: what a part that only measures takes, to run and to compile
+SECONDS_WARM = 2.0  # to compile again what Inductor has in its cache
+
+WORTH_ALL_CORES = 1.3
+LONG = 100  # steps, from which on a measurement of some steps is a small part
+
+
+def choose(plan: Plan, *, interactive: bool = False) -> None:
+    """Put into the plan a choice for each cohort, and how many chunks train at once; does nothing if they are there."""
+    if not plan.choices:
+        plan.choices, plan.workers = _choices(plan, interactive)
+
+
+def choose_again(plan: Plan, layouts: str) -> None:
+    """Put into the plan the choices that `Plan.layouts` of an earlier one says."""
+    plan.choices = [Choice.of(entry) for entry in json.loads(layouts)]
+    plan.workers = _workers(plan, plan.choices, allowed())
+
+
+def _choices(plan: Plan, interactive: bool) -> tuple[list[Choice], int]:
+    on_cpu = plan.setting.device.type == "cpu"
+    most = min(plan.runs, allowed()) if on_cpu and not interactive else 1
+    with ONE_AT_A_TIME, torch.no_grad():
+        found = [_choice(plan, cohort, most) for cohort in plan.cohorts]
+        workers = _workers(plan, found, most)
+        if workers > 1:
+            return [replace(choice, threads=1) for choice in found], workers
+        alone = plan.runs == 1 and on_cpu and not interactive and plan.setting.steps - plan.start >= LONG
+        return [replace(found[0], threads=_cores_for_one(plan, found[0]))] if alone else found, 1
+
+
+def _workers(plan: Plan, choices: Sequence[Choice], most: int) -> int:
+    """How many chunks to train at once: as many as may be, where a step lets go of Python's lock."""
+    chunks = sum(len(choice.parts(len(cohort.runs))) for choice, cohort in zip(choices, plan.cohorts, strict=True))
+    return min(most, chunks) if any(choice.compiled for choice in choices) else 1
+
+
+def is_compiled(plan: Plan, choice: Choice) -> bool:
+    """Whether all that this choice compiles has been compiled on this machine before, which makes it quick."""
+    made = [found.compiling if (found := recall(cohort, plan.setting)) else {} for cohort in plan.cohorts]
+    return all(str(part) in each for each in made for part in choice.compiled)
+
+
+def known(plan: Plan, cohort: Cohort) -> Measured:
+    """What is known of the step of a cohort; what is wanted and not known yet is measured."""
+    found = recall(cohort, plan.setting) or Measured()
+    before = replace(found, eager=dict(found.eager))
+    if not found.operations:
+        alone = chunk_of(plan, cohort, range(1), Vectorised)
+        alone.step(plan.setting.steps)  # so that data are there before memory is counted
+        with memory.Meter() as meter:
+            alone.step(plan.setting.steps)  # at the end every clock fires
+        found.at_rest, found.in_flight, found.operations = size_in_bytes(alone.states), meter.peak, meter.operations
+    layouts = (Looped, Vectorised) if len(cohort.runs) > 1 else (Looped,)
+    for layout in layouts if plan.mode == "auto" else ():
+        if layout.name not in found.eager:
+            few = range(min(TRIED, len(cohort.runs)) if layout is Vectorised else 1)
+            found.eager[layout.name] = seconds(partial(chunk_of, plan, cohort, few, layout)) / len(few)
+    if found != before:
+        remember(cohort, plan.setting, found)
+    return found
+
+
+def seconds(make: Callable[[], Chunk], repeats: int = REPEATS) -> float:
+    """Seconds of the fastest of some updates, of which nothing is kept; infinite where they do not fit into memory."""
+    best = math.inf
+    try:
+        chunk = make()
+        for _ in range(repeats):
+            began = time.perf_counter()
+            chunk.step(1)
+            if chunk.setting.device.type == "cuda":
+                torch.cuda.synchronize(chunk.setting.device)
+            best = min(best, time.perf_counter() - began)
+    except torch.OutOfMemoryError:
+        pass
+    return best
+
+
+def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
+    runs, threads = len(cohort.runs), torch.get_num_threads()
+    if not getattr(cohort.study.learner, "lanes", True):
+        return Choice(Looped, runs, threads)
+    found = known(plan, cohort)
+    fitting = plan.budget // workers // max(1, found.at_rest + found.in_flight)
+    together = _together(runs, found.in_flight, fitting, workers)
+    compiled = _worthwhile(plan, cohort, found, together, workers)
+    if compiled:
+        shared = Draws(cohort, range(runs), plan.setting.dtype, plan.setting.device).shared
+        return Choice(Vectorised, together, threads, compiled, shared)
+    return Choice(_layout(plan.mode, found, runs), memory.chunk_size(runs, fitting), threads)
+
+
+def _layout(mode: str, found: Measured, runs: int) -> Layout:
+    if mode in LAYOUTS:
+        return LAYOUTS[mode]
+    return Looped if runs == 1 else min((Looped, Vectorised), key=lambda layout: found.eager[layout.name])
+
+
+def _together(runs: int, in_flight: int, fitting: int, workers: int) -> int:
+    """Lanes of a program: a power of two, so that other designs find it compiled, of which few stay empty."""
+    near = 2 ** round(math.log2(max(1, BYTES_TOGETHER / max(1, in_flight))))
+    sizes = [size for size in SIZES if size <= min(near, fitting)] or [1]
+    return min(reversed(sizes), key=lambda size: math.ceil(math.ceil(runs / size) / workers) * (FIXED_COST + size))
+
+
+def _worthwhile(plan: Plan, cohort: Cohort, found: Measured, together: int, workers: int) -> tuple[Part, ...]:
+    """The parts of the step that take less time to compile than they save, the update first; none without the update."""
+    if plan.mode in LAYOUTS or plan.setting.device.type != "cpu":
+        return ()
+    uses = Counter(part for step in range(plan.start, plan.setting.steps + 1) for part in parts_at(cohort, step, plan.setting.steps))
+    if plan.mode == "compiled":
+        return tuple(part for part, _ in uses.most_common(MOST))
+    gains = {part: _gain(part, times * len(cohort.runs), found, together, workers) for part, times in uses.most_common(MOST)}
+    pays = tuple(part for part, gain in gains.items() if gain > 0)
+    return pays if any(part.updates for part in pays) else ()
+
+
+def _gain(part: Part, times: int, found: Measured, together: int, workers: int) -> float:
+    """Seconds that a compiled part saves when it is used so many times, by all runs together."""
+    eager = min(found.eager.values())
+    expected = eager / SPEED_UP if part.updates else MEASURING * eager / SPEED_UP
+    cost = SECONDS_PER_OPERATION * found.operations * (1 if part.updates else MEASURING)
+    if not part.updates:
+        # Beside a compiled update, few lanes at a time pay for what a step takes however many there are, about as much as one run's.
+        eager += found.eager["loop"] / together
+    took = found.compiled.get(str(part), expected)
+    cost = SECONDS_WARM if str(part) in found.compiling else cost
+    return times * (eager - took / workers) - cost / workers  # other chunks train while one is compiled
+
+
+def _cores_for_one(plan: Plan, choice: Choice) -> int:
+    """Cores that each operation of a single run takes: all, if that makes it clearly faster. Not remembered, as the load changes."""
+    cores = choice.threads
+    if allowed() == cores:
+        return cores
+    make = partial(chunk_of, plan, plan.cohorts[0], [0], choice.layout)
+    usual = seconds(make)
+    with operations_on(allowed()):
+        return allowed() if usual > WORTH_ALL_CORES * seconds(make) else cores

@@ -1,0 +1,85 @@
+"""What was measured of a step on this machine, kept in a small file for each model, so that it is measured once."""
+
+import hashlib
+import inspect
+import json
+import os
+import platform
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache as once
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..knobs import specs
+from ..places import cache
+from .cohorts import Cohort
+from .step import Setting
+
+
+@dataclass
+class Measured:
+    """Of one run: bytes at rest and in flight, tensor operations of a step, seconds of a step in each layout, and of each compiled
+    variant: the seconds of a step, and those that it took to compile.
+    """
+
+    at_rest: int = 0
+    in_flight: int = 0
+    operations: int = 0
+    eager: dict[str, float] = field(default_factory=dict)
+    compiled: dict[str, float] = field(default_factory=dict)
+    compiling: dict[str, float] = field(default_factory=dict)
+
+
+def recall(cohort: Cohort, setting: Setting) -> Measured | None:
+    """What is known of this cohort's step on this machine, if anything is."""
+    try:
+        found = Measured(**json.loads(_path(cohort, setting).read_text(encoding="utf-8")))
+        return found if _is_sound(found) else None
+    except (OSError, ValueError, TypeError):  # not there, or not such a file: it is measured anew
+        return None
+
+
+def remember(cohort: Cohort, setting: Setting, measured: Measured) -> None:
+    """Keep what was measured; where nothing can be written nothing is kept."""
+    path = _path(cohort, setting)
+    partial = path.with_suffix(f".{os.getpid()}.writing")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(asdict(measured)), encoding="utf-8")
+        partial.replace(path)
+
+
+def _is_sound(found: Measured) -> bool:
+    numbers = [found.at_rest, found.in_flight, found.operations, *found.eager.values(), *found.compiled.values(), *found.compiling.values()]
+    return all(isinstance(x, (int, float)) and x >= 0 for x in numbers)
+
+
+def _path(cohort: Cohort, setting: Setting) -> Path:
+    study, knobs = cohort.study, cohort.knobs
+    static = {name: getattr(knobs, name) for name, spec in specs(type(knobs)).items() if not spec.is_lane}
+    model = [study.module, _source(study.module), repr(type(study.learner)), static, [(p.name, p.every) for p in cohort.probes]]
+    where = [_machine(), str(setting.device), str(setting.dtype), torch.get_num_threads(), __version__, torch.__version__]
+    return cache() / "steps" / f"{hashlib.sha256(json.dumps([model, where]).encode()).hexdigest()[:32]}.json"
+
+
+def _source(module: str) -> str:
+    found = sys.modules.get(module)
+    try:
+        return hashlib.sha256(inspect.getsource(found).encode()).hexdigest() if found else ""
+    except (OSError, TypeError):  # written in a notebook
+        return ""
+
+
+@once
+def _machine() -> list[Any]:
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return [name, os.cpu_count(), gpu]

@@ -1,0 +1,136 @@
+"""Compiled steps: the step of some lanes, traced once as a graph of plain tensor operations and compiled by Inductor."""
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch._inductor
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+from ..places import cache
+from ..probe import CLOCKS, Probe
+from ..schema import due
+from .cohorts import Cohort
+from .lanes import Vectorised
+from .step import phase_at
+from .threads import ONE_AT_A_TIME
+
+MOST = 5
+# A program with its entry in C++ lets go of Python's lock, so that several threads step at once.
+OPTIONS: Mapping[str, Mapping[str, Any]] = {"cpu": {"cpp_wrapper": True}}
+
+
+class Part(NamedTuple):
+    """What is compiled as one program: of clock 1 the update and all that is measured at every step, else what that clock measures."""
+
+    phase: str
+    clock: int
+
+    def __str__(self) -> str:
+        return f"{self.phase}, every {self.clock}"
+
+    @property
+    def updates(self) -> bool:
+        """Whether it makes the update."""
+        return self.clock == 1
+
+    def probes(self, cohort: Cohort) -> tuple[Probe, ...]:
+        """The probes of the moment that it measures."""
+        return tuple(p for p in cohort.probes if p.on == "moment" and p.every == self.clock)
+
+
+def parts_at(cohort: Cohort, step: int, steps: int) -> list[Part]:
+    """The parts that make up update `step` of a run of `steps`: the update first, then the clocks that fire and have a probe."""
+    phase, fires = phase_at(cohort, step, steps), due(step, steps)
+    return [Part(phase, 1), *(Part(phase, c) for c in CLOCKS[1:] if c in fires and Part(phase, c).probes(cohort))]
+
+
+class Program:
+    """A compiled part of the step of a fixed number of lanes; `fn(step, state, batch, *per_lane)` is the step of one.
+
+    It is made from an example of what it will be called with, and `shared` says whether all lanes always share one batch. What a part
+    does not need is left out: one that only measures attention makes no backward pass.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        step: Tensor,
+        states: Any,
+        batch: Any,
+        one_batch: bool,
+        *per_lane: Any,
+        updates: bool,
+        shared: bool,
+        threads: int,
+    ) -> None:
+        self.shared, self.lanes = shared, len(tree_leaves(per_lane)[0])
+        example, spec = tree_flatten(_contiguous((step, states, self._each(batch, one_batch), per_lane)))
+
+        def flat(*leaves: Tensor) -> list[Tensor]:
+            step, states, batch, per_lane = tree_unflatten(leaves, spec)
+            new, (seen, finite) = Vectorised.map(partial(fn, step), states, batch, shared, *per_lane)
+            found, self.returns = tree_flatten((new, (seen, finite)) if updates else seen)
+            return [leaf.contiguous() for leaf in found]
+
+        with ONE_AT_A_TIME:
+            traced = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+        traced.graph.eliminate_dead_code()
+        traced.recompile()
+        options = {**OPTIONS.get(step.device.type, {}), "cpp.threads": threads}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of its own workings
+            self.call = torch._inductor.compile(traced, example, options=options)
+
+    def __call__(self, step: Tensor, states: Any, batch: Any, one_batch: bool, *per_lane: Any) -> Any:
+        """What `Vectorised.map` gives for these, if it makes the update; else the measured values alone."""
+        given = tree_leaves((step, states, _contiguous(self._each(batch, one_batch)), per_lane))
+        return tree_unflatten(self.call(*given), self.returns)
+
+    def _each(self, batch: Any, one_batch: bool) -> Any:
+        return tree_map(lambda leaf: leaf.expand(self.lanes, *leaf.shape), batch) if one_batch and not self.shared else batch
+
+
+class Programs:
+    """The compiled parts of a cohort's step, none at first."""
+
+    def __init__(self, parts: Sequence[Part], threads: int, shared: bool) -> None:
+        self.parts, self.threads, self.shared = tuple(parts), threads, shared
+        self.ready: dict[Part, Program] = {}
+
+    def make(self, example: Callable[[Part], tuple[Any, ...]]) -> Iterator[tuple[Part, Program, float]]:
+        """Compile all parts from the arguments that `example` gives for each; yields them with the seconds it took.
+
+        Where it cannot be done this is said once, and the steps stay as they are.
+        """
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
+        for part in self.parts:
+            began = time.perf_counter()
+            try:
+                program = Program(*example(part), updates=part.updates, shared=self.shared, threads=self.threads)
+            except Exception as error:  # Inductor and the C++ compiler behind it fail in many ways; the same steps run without them
+                _say_once(error)
+                return
+            self.ready[part] = program
+            yield part, program, time.perf_counter() - began
+
+
+def _contiguous(tree: Any) -> Any:
+    return tree_map(Tensor.contiguous, tree)
+
+
+def _say_once(error: Exception) -> None:
+    global _said
+    if not _said:
+        _said = True
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        warnings.warn(f"Steps cannot be compiled here ({reason}); the runs go on without, and take longer.", stacklevel=2)
+
+
+_said = False
