@@ -152,6 +152,19 @@ def test_a_record_that_is_saved_and_opened_is_the_same(record, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["made.nc"]
 
 
+def test_a_knob_that_all_runs_share_is_written_once(record, tmp_path):
+    save(record, tmp_path / "x.nc")
+    stored, varied = xr.open_datatree(tmp_path / "x.nc").to_dataset(), record.wb.varied
+    assert {name for name, knob in stored.coords.items() if knob.dims} == {"run", *varied}
+    assert {name: knob.item() for name, knob in stored.coords.items() if not knob.dims} == {
+        name: record[name].values[0] for name in record.wb.knobs if name not in varied
+    }
+    alone = record.wb.where(**{name: record[name].values[0] for name in varied})
+    assert alone.sizes["run"] == 1
+    save(alone, tmp_path / "alone.nc")
+    xr.testing.assert_identical(wb.open(tmp_path / "alone.nc").to_dataset(), alone.to_dataset())
+
+
 def test_rounding_keeps_four_digits_of_curves_and_all_of_everything_else(tmp_path):
     made = blank(schema(rows(lr=[1 / 3, 0.1], seed=range(40)), stop=999))
     rng = np.random.default_rng(0)

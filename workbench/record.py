@@ -21,7 +21,7 @@ from .schema import VERSION, Change, Progress, Schema, Slab, ticks
 
 MARK = "stability-workbench"
 DIGITS = 4
-SMALL = 1024
+SMALL = 4096  # bytes, below which packing takes more than it saves
 TIMELINE = {
     "changed_run": "run that was changed",
     "at_step": "the change acts from this update on",
@@ -105,7 +105,7 @@ def fill(record: xr.DataTree, item: Slab | Progress) -> None:
 
 
 def with_nodes(record: xr.DataTree, **nodes: xr.Dataset) -> xr.DataTree:
-    """A copy of the record with some nodes replaced."""
+    """A copy of the record with some nodes replaced, the root by the name "/"."""
     return xr.DataTree.from_dict(
         {"/": record.to_dataset(), **{k: n.to_dataset(inherit=False) for k, n in record.children.items()}, **nodes}
     )
@@ -137,17 +137,19 @@ def _verdict(claim: Claim, record: xr.DataTree) -> Verdict:
 def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwrite: bool = False) -> Path:
     """Write a record as one NetCDF file; `rounded` keeps 4 significant digits of every curve, as shipped records do.
 
-    Raises InputError if the path exists (unless `overwrite`) or cannot be written. An existing file is replaced only at the end.
+    A knob that all runs share is written as one value, which `wb.open` gives to each run again. Raises InputError if the path exists
+    (unless `overwrite`) or cannot be written. An existing file is replaced only at the end.
     """
     path = writable(path, overwrite=overwrite)
-    nodes = {"/": record.to_dataset()} | {f"/{name}": node.to_dataset(inherit=False) for name, node in record.children.items()}
+    nodes = {"/": _shared_once(record.to_dataset())} | {f"/{name}": n.to_dataset(inherit=False) for name, n in record.children.items()}
+    written = xr.DataTree.from_dict(nodes)
     encoding = {
         name: {v: _encoding(x, rounded and name.startswith("/every_")) for v, x in node.variables.items()} for name, node in nodes.items()
     }
     partial = path.with_name(f".{path.name}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        record.to_netcdf(partial, engine="netcdf4", encoding=encoding)
+        written.to_netcdf(partial, engine="netcdf4", encoding=encoding)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as a RuntimeError
         raise unwritable(path, error) from error
@@ -156,12 +158,26 @@ def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwr
     return path
 
 
+def _shared_once(root: xr.Dataset) -> xr.Dataset:
+    """The root with every knob that all runs share as a coordinate without a dimension."""
+    shared = [name for name, knob in root.coords.items() if name != "run" and root.sizes["run"] > 1 and (knob == knob[0]).all()]
+    return root.assign_coords({name: root[name].variable[0] for name in shared})
+
+
+def of_each_run(record: xr.DataTree) -> xr.DataTree:
+    """The record with every knob over `run`, also those that its file has once for all runs."""
+    root = record.to_dataset()
+    shared = {name: knob for name, knob in root.coords.items() if not knob.dims}
+    spread = {name: ("run", np.full(root.sizes["run"], knob.values), knob.attrs) for name, knob in shared.items()}
+    return with_nodes(record, **{"/": root.assign_coords(spread)[list(root.coords)]}) if spread else record
+
+
 def _encoding(variable: xr.Variable, rounded: bool) -> dict[str, Any]:
-    if variable.dtype.kind in "UO" and variable.size:
-        return dict(dtype="S1")  # texts of variable length take ten times the space
-    if variable.size < SMALL or variable.dtype.kind not in "fiu":
-        return {}
-    encoding: dict[str, Any] = dict(zlib=True, complevel=9, shuffle=True)
+    texts = variable.dtype.kind in "UO" and variable.size > 0
+    encoding: dict[str, Any] = dict(dtype="S1") if texts else {}  # texts of variable length take ten times the space
+    if variable.nbytes < SMALL or not (texts or variable.dtype.kind in "fiu"):
+        return encoding
+    encoding |= dict(zlib=True, complevel=9, shuffle=True)
     if rounded and variable.dtype.kind == "f":
         encoding |= dict(significant_digits=DIGITS, quantize_mode="GranularBitRound")
     return encoding

@@ -81,10 +81,11 @@ def known(plan: Plan, cohort: Cohort) -> Measured:
     before = replace(found, eager=dict(found.eager))
     if not found.operations:
         alone = chunk_of(plan, cohort, range(1), Vectorised)
-        alone.step(plan.setting.steps)  # so that data are there before memory is counted
-        with memory.Meter() as meter:
+        with memory.Meter() as usual:
+            alone.step(1)
+        with memory.Meter() as last:
             alone.step(plan.setting.steps)  # at the end every clock fires
-        found.at_rest, found.in_flight, found.operations = size_in_bytes(alone.states), meter.peak, meter.operations
+        found.at_rest, found.in_flight, found.operations = size_in_bytes(alone.states), last.peak, usual.operations
     layouts = (Looped, Vectorised) if len(cohort.runs) > 1 else (Looped,)
     for layout in layouts if plan.mode == "auto" else ():
         if layout.name not in found.eager:

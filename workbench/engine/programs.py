@@ -13,15 +13,18 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
+from ..knobs import specs
 from ..places import cache
 from ..probe import CLOCKS, Probe
 from ..schema import due
+from ..study import Study
 from .cohorts import Cohort
 from .lanes import Vectorised
-from .step import phase_at
+from .step import Setting, phase_at
 from .threads import ONE_AT_A_TIME
 
 MOST = 5
+KEPT = 64
 # A program with its entry in C++ lets go of Python's lock, so that several threads step at once.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"cpu": {"cpp_wrapper": True}}
 
@@ -98,27 +101,37 @@ class Program:
 
 
 class Programs:
-    """The compiled parts of a cohort's step, none at first."""
+    """The compiled parts of a cohort's step, `lanes` at a time: in `ready` those of `parts` that are there."""
 
-    def __init__(self, parts: Sequence[Part], threads: int, shared: bool) -> None:
-        self.parts, self.threads, self.shared = tuple(parts), threads, shared
-        self.ready: dict[Part, Program] = {}
+    def __init__(self, cohort: Cohort, setting: Setting, parts: Sequence[Part], lanes: int, threads: int, shared: bool) -> None:
+        self.cohort, self.parts, self.threads, self.shared = cohort, tuple(parts), threads, shared
+        static = tuple(getattr(cohort.knobs, name) for name, spec in specs(type(cohort.knobs)).items() if not spec.is_lane)
+        probes = tuple((p.name, p.every) for p in cohort.probes)
+        self.mark = (id(cohort.study), static, probes, str(setting.device), setting.dtype, lanes, threads, shared)
+        # What this process has compiled before is there at once.
+        self.ready = {part: _made[self.mark, part][1] for part in self.parts if (self.mark, part) in _made}
 
     def make(self, example: Callable[[Part], tuple[Any, ...]]) -> Iterator[tuple[Part, Program, float]]:
-        """Compile all parts from the arguments that `example` gives for each; yields them with the seconds it took.
+        """Compile what is missing, from the arguments that `example` gives for each part; yields it with the seconds it took.
 
         Where it cannot be done this is said once, and the steps stay as they are.
         """
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
-        for part in self.parts:
+        for part in [part for part in self.parts if part not in self.ready]:
             began = time.perf_counter()
             try:
                 program = Program(*example(part), updates=part.updates, shared=self.shared, threads=self.threads)
             except Exception as error:  # Inductor and the C++ compiler behind it fail in many ways; the same steps run without them
                 _say_once(error)
                 return
-            self.ready[part] = program
+            self._keep(part, program)
             yield part, program, time.perf_counter() - began
+
+    def _keep(self, part: Part, program: Program) -> None:
+        self.ready[part] = program
+        _made[self.mark, part] = self.cohort.study, program  # held on to, so that no other study can get its id
+        while len(_made) > KEPT:
+            _made.pop(next(iter(_made)))
 
 
 def _contiguous(tree: Any) -> Any:
@@ -134,3 +147,4 @@ def _say_once(error: Exception) -> None:
 
 
 _said = False
+_made: dict[Any, tuple[Study, Program]] = {}

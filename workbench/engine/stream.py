@@ -73,15 +73,15 @@ def _jobs(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Iterator[Item
             runs = tuple(cohort.runs[i] for part in ended for i in part)
             yield partial(iter, [Progress(runs, plan.setting.steps, tuple(plan.diverged.get(run, NOT_DIVERGED) for run in runs))])
         parts = [part for part in choice.parts(len(cohort.runs)) if part not in ended]
-        programs = Programs(choice.compiled, choice.threads, choice.shared) if parts else None
+        programs = _programs(plan, cohort, choice) if parts else None
         _compile(plan, cohort, choice, programs)
         for part in parts:
             yield partial(train, partial(_chunks, plan, cohort, choice, programs, [part]))
 
 
 def _side_by_side(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Iterator[Item]]) -> Iterator[Item]:
-    programs = [Programs(choice.compiled, choice.threads, choice.shared) for choice in plan.choices]
-    cohorts = list(zip(plan.cohorts, plan.choices, programs, strict=True))
+    chosen = zip(plan.cohorts, plan.choices, strict=True)
+    cohorts = [(cohort, choice, _programs(plan, cohort, choice)) for cohort, choice in chosen]
     parts = [choice.parts(len(cohort.runs)) for cohort, choice, _ in cohorts]
     compiling = Thread(target=lambda: [_compile(plan, *each) for each in cohorts], name="workbench-compile", daemon=True)
     for item in train(lambda: [chunk for each, own in zip(cohorts, parts, strict=True) for chunk in _chunks(plan, *each, own)]):
@@ -90,9 +90,13 @@ def _side_by_side(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Itera
             compiling.start()
 
 
+def _programs(plan: Plan, cohort: Cohort, choice: Choice) -> Programs:
+    return Programs(cohort, plan.setting, choice.compiled, choice.together, choice.threads, choice.shared)
+
+
 def _compile(plan: Plan, cohort: Cohort, choice: Choice, programs: Programs | None) -> None:
     """Make the programs of a cohort, and remember what they took."""
-    if programs is None or not choice.compiled:
+    if programs is None or set(programs.parts) <= set(programs.ready):
         return
     with torch.no_grad():
         with ONE_AT_A_TIME:
