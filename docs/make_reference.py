@@ -35,8 +35,14 @@ def _of_probe(p: Probe, when: str) -> list[str]:
 def _of_knob(spec: Spec) -> list[str]:
     numeric = spec.type in (int, float) and not spec.choices
     valid = str(spec.valid) if numeric else ", ".join(map(str, spec.choices)) or ("true, false" if spec.type is bool else "text")
-    default = f"{spec.default:g}" if numeric else str(spec.default).lower() if spec.type is bool else str(spec.default)
+    default = "the run's steps" if spec.follows else _text(spec)
     return [f"`{spec.name}`", spec.doc, default, valid, spec.units, spec.acts]
+
+
+def _text(spec: Spec) -> str:
+    if spec.type in (int, float) and not spec.choices:
+        return f"{spec.default:g}"
+    return str(spec.default).lower() if spec.type is bool else str(spec.default)
 
 
 def _values(knobs: dict) -> str:

@@ -200,9 +200,8 @@ def counts_aside(step, *args):
 counts_aside.calls = 0
 
 
-def breaks_the_graph(step, *args):
-    torch._dynamo.graph_break()
-    return step(*args)
+def branches_on_the_step(step, state, batch, knobs, shared, now):
+    return step(state, batch, knobs.filled({"lr": knobs.lr * 0.5}) if int(now.step) > 100 else knobs, shared, now)
 
 
 def mixes_layouts(step, state, batch, knobs, shared, now):
@@ -227,7 +226,7 @@ LEARNERS = {
     "a shared tensor changed in place": (learner(fills_in_place), "changes in place a tensor that all runs share; make a new one"),
     "a state changed in place": (learner(changes_its_state), "changes the state that its step is given ([0]['params']['w']"),
     "something kept aside": (learner(counts_aside), "all that changes belongs into the state"),
-    "a graph break": (learner(breaks_the_graph), "does not trace as one graph"),
+    "a Python branch on the step": (learner(branches_on_the_step), "does not trace as one graph"),
     "lanes unlike a loop": (learner(mixes_layouts), "gives another result for runs mapped together than one by one ([0]['params']['w'] by"),
     "divergence that spreads": (learner(cannot_bear_nan), "linalg"),
     "no reason for a loop": (learner(lambda step, *args: step(*args), lanes=False), "has lanes = False without a reason"),
@@ -479,7 +478,7 @@ def test_faults_of_every_kind_are_found_at_once():
         parabola,
         title="",
         task=unseeded,
-        learner=learner(breaks_the_graph),
+        learner=learner(branches_on_the_step),
         optional_probes=(empty,),
         summary=lambda record: [],
         views=(said("loss"),),

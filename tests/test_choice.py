@@ -15,6 +15,7 @@ from workbench.engine.choice import choose, known
 from workbench.engine.lanes import Looped, Vectorised
 from workbench.engine.measured import Measured, recall, remember
 from workbench.engine.programs import Part
+from workbench.probe import probe
 
 UPDATE, TENS = Part("train", 1), Part("train", 10)
 
@@ -32,7 +33,7 @@ def chosen(ready, cores=2, monkeypatch=None, **options):
 
 def with_measurements(ready, **found):
     """The plan, its first cohort measured like this before."""
-    usual = dict(at_rest=10**5, in_flight=4 * 10**6, operations=2000, eager={"loop": 8e-3, "lanes": 4e-3})
+    usual = dict(at_rest=10**5, in_flight=4 * 10**6, operations={str(UPDATE): 2000, str(TENS): 600}, eager={"loop": 8e-3, "lanes": 4e-3})
     remember(ready.cohorts[0], ready.setting, Measured(**usual | found))
     return ready
 
@@ -42,7 +43,7 @@ def with_measurements(ready, **found):
 
 def test_a_step_is_measured_once_on_a_machine(monkeypatch):
     first = known(planned(), planned().cohorts[0])
-    assert 0 < first.at_rest < first.in_flight and first.operations > 100
+    assert 0 < first.at_rest < first.in_flight and first.operations == {}
     assert {*first.eager} == {"loop", "lanes"} and 0 < first.eager["lanes"] < first.eager["loop"]
 
     def measured_again(*args, **kwargs):
@@ -75,14 +76,14 @@ def test_a_broken_file_is_measured_anew(text):
     (file,) = (places.cache() / "steps").iterdir()
     file.write_text(text)
     assert recall(ready.cohorts[0], ready.setting) is None
-    assert known(ready, ready.cohorts[0]).operations > 100
+    assert known(ready, ready.cohorts[0]).in_flight > 0
 
 
 def test_where_nothing_can_be_kept_it_is_measured_each_time(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "file"))
     ready = planned()
-    assert known(ready, ready.cohorts[0]).operations and recall(ready.cohorts[0], ready.setting) is None
+    assert known(ready, ready.cohorts[0]).in_flight and recall(ready.cohorts[0], ready.setting) is None
 
 
 def test_the_cache_lies_where_it_is_told(monkeypatch, tmp_path):
@@ -95,9 +96,9 @@ def test_the_cache_lies_where_it_is_told(monkeypatch, tmp_path):
 # Layout
 
 
-@pytest.mark.parametrize(("eager", "layout"), [({"loop": 1.0, "lanes": 2.0}, Looped), ({"loop": 2.0, "lanes": 1.0}, Vectorised)])
+@pytest.mark.parametrize(("eager", "layout"), [({"loop": 1e-3, "lanes": 2e-3}, Looped), ({"loop": 2e-3, "lanes": 1e-3}, Vectorised)])
 def test_the_faster_layout_is_taken(eager, layout):
-    (found,) = chosen(with_measurements(planned(steps=1), eager=eager, operations=10**6))
+    (found,) = chosen(with_measurements(planned(steps=1), eager=eager))
     assert found.layout is layout and not found.compiled and found.together == 16
 
 
@@ -133,6 +134,25 @@ def test_what_was_no_faster_compiled_is_not_compiled_again(monkeypatch):
     before = dict(compiling={str(UPDATE): 19.0}, compiled={str(UPDATE): 9e-3})
     (found,) = chosen(with_measurements(planned(steps=10**5), **before), monkeypatch=monkeypatch)
     assert found.compiled == ()
+
+
+@pytest.mark.parametrize("mode", ["auto", "compiled"])
+def test_what_would_take_minutes_to_compile_is_not_compiled(monkeypatch, mode):
+    many = {str(UPDATE): 2000, str(TENS): 100_000}
+    (found,) = chosen(with_measurements(planned(steps=10**5, mode=mode), operations=many), monkeypatch=monkeypatch)
+    assert found.compiled == (UPDATE,)
+
+
+def test_the_operations_of_a_part_are_those_of_its_probes_and_some_of_the_step():
+    @probe(every=10, cost="curvature")
+    def dear(m):
+        """Costly"""
+        return torch.stack([m.loss_at(m.params) for _ in range(30)]).sum()
+
+    for study, low, high in ((decoder, 0.25, 0.5), (replace(decoder, probes=(*decoder.probes, dear)), 3, 30)):
+        ready = planned(study)
+        found = known(ready, ready.cohorts[0], [UPDATE, TENS]).operations
+        assert low < found[str(TENS)] / found[str(UPDATE)] < high
 
 
 @pytest.mark.parametrize(
@@ -179,7 +199,7 @@ def test_a_single_run_takes_all_cores_where_they_help(monkeypatch, gain, cores):
     monkeypatch.setattr(threads.torch, "set_num_threads", lambda n: setattr(Cores, "now", n))
     monkeypatch.setattr(choice, "seconds", lambda make: 1.0 if Cores.now == 1 else 1 / gain)
     ready = planned(axes=dict(seed=0))
-    remember(ready.cohorts[0], ready.setting, Measured(1, 1, 10**6, {"loop": 1e-3}))
+    remember(ready.cohorts[0], ready.setting, Measured(1, 1, {str(UPDATE): 10**6, str(TENS): 10**6}, {"loop": 1e-3}))
     assert chosen(ready, 2, monkeypatch)[0].threads == cores and Cores.now == 1
 
 

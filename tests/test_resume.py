@@ -135,7 +135,10 @@ def test_what_is_complete_is_not_resumed(tmp_path):
         (dict(steps=70), r"was begun with steps 60, not 70; give what it was begun with"),
         (dict(seed=[0, 1]), r"was begun with design \[.*\], not \[.*\]"),
         (dict(dtype="float64"), "was begun with dtype float32, not float64"),
-        (dict(study=replace(perceptron, probes=perceptron.probes[:1])), r"was begun with other probes \(weight_norm_total\)"),
+        (
+            dict(study=replace(perceptron, probes=perceptron.probes[:1])),
+            r"was begun with other probes, or on other clocks \(weight_norm_total\)",
+        ),
         (dict(study=parabola), "was begun with design"),
     ],
 )

@@ -69,6 +69,7 @@ class Spec:
     doc: str
     acts: str
     group: str
+    follows: str
 
     @property
     def is_lane(self) -> bool:
@@ -128,14 +129,17 @@ def knob(
     doc: str,
     acts: Literal["live", "start", "switch", "shape"] | None = None,
     group: str = "",
+    follows: Literal["", "steps"] = "",
 ) -> Any:
     """A field of a `Knobs` class.
 
     `low` and `high` span the slider; only `valid` is enforced (by default: at least 0, or above 0 on a log scale).
-    `acts` is one of `ACTS`; numbers with a fraction act live unless said otherwise, everything else is a shape.
+    `acts` is one of `ACTS`; numbers with a fraction act live unless said otherwise, everything else is a shape. In a run, a knob that
+    `follows` the number of steps has that for its default.
     """
     valid = valid or (above(0.0) if log else at_least(0.0))
-    return field(default=default, metadata=dict(low=low, high=high, valid=valid, log=log, units=units, doc=doc, acts=acts, group=group))
+    metadata = dict(low=low, high=high, valid=valid, log=log, units=units, doc=doc, acts=acts, group=group, follows=follows)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))

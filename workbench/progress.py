@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from .schema import Progress
+from .schema import Busy, Progress
 
 REMEMBERED = 100
 LINE_SECONDS = 10.0
@@ -39,6 +39,12 @@ class ProgressBar:
         )
         self.bar = Bar(*columns, console=Console(stderr=True), disable=show is False or not _is_watched())
         self.task = self.bar.add_task(self.label, total=self.total, text="")
+
+    def say(self, item: Busy) -> None:
+        """Tell what is being done before more steps can be made."""
+        self.bar.update(self.task, text=item.doing)
+        if self.in_lines:
+            print(f"{self.label}: {item.doing}", file=sys.stderr, flush=True)
 
     def update(self, item: Progress) -> None:
         """Take in how far some runs are."""

@@ -87,6 +87,12 @@ def _attrs(long_name: str, units: str = "") -> dict[str, str]:
     return {"long_name": long_name} | ({"units": units} if units else {})
 
 
+def clocks_of(record: xr.DataTree) -> dict[str, int]:
+    """Measured variable to the clock it is on."""
+    nodes = {int(name.removeprefix("every_")): node for name, node in record.children.items() if name.startswith("every_")}
+    return {str(name): clock for clock, node in nodes.items() for name in node.data_vars}
+
+
 def fill(record: xr.DataTree, item: Slab | Progress) -> None:
     """Write what the engine measured into the record."""
     if isinstance(item, Progress):

@@ -24,7 +24,15 @@ class Schedule(Knobs):
         0.0, 0.0, 1.0, valid=between(0.0, 1.0), group="optimizer", doc="learning rate that the decay tends to, as a share of the peak"
     )
     horizon: int = knob(
-        1000, 1, 10_000, valid=at_least(1), acts="live", units="step", group="optimizer", doc="step at which the decay ends"
+        1000,
+        1,
+        10_000,
+        valid=at_least(1),
+        acts="live",
+        units="step",
+        group="optimizer",
+        follows="steps",
+        doc="step at which the decay ends",
     )
 
 

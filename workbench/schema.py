@@ -70,6 +70,13 @@ class Progress:
     diverged: Sequence[int]
 
 
+@dataclass(frozen=True)
+class Busy:
+    """What is being done before some runs can train."""
+
+    doing: str
+
+
 def ticks(clock: int, start: int, stop: int) -> list[int]:
     """The steps from `start` to `stop` at which a clock fires: its multiples, and the end."""
     first = -(-start // clock) * clock

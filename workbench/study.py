@@ -65,13 +65,14 @@ class Learner(Protocol):
 class Budget:
     """A design, a number of steps and optional probes that fit a time: smoke 3 s, demo 2 min, full 20 min on two cores.
 
-    A phenomenon that needs longer gives its `reason`.
+    A phenomenon that needs longer gives its `reason`. `clocks` are those of probes, by name, that would make its record too large.
     """
 
     design: Design
     steps: int
     probes: tuple[str, ...] = ()
     reason: str = ""
+    clocks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,14 @@ class Study:
         """The docstring of the module that defines the study."""
         return sys.modules[self.module].__doc__ or "" if self.module in sys.modules else ""
 
-    def probes_named(self, names: Sequence[str]) -> tuple[Probe, ...]:
-        """The default probes and, beside them, the optional ones of these names."""
+    def probes_named(self, names: Sequence[str], clocks: Mapping[str, int] | None = None) -> tuple[Probe, ...]:
+        """The default probes and, beside them, the optional ones of these names; some on other clocks."""
         offered = {p.name: p for p in (*self.probes, *self.optional_probes)}
-        for name in names:
+        for name in (*names, *(clocks or ())):
             if name not in offered:
                 raise unknown("probe", name, offered)
-        return (*self.probes, *(offered[name] for name in names if offered[name] not in self.probes))
+        chosen = (*self.probes, *(offered[name] for name in names if offered[name] not in self.probes))
+        return tuple(p.on_clock(clocks[p.name]) if clocks and p.name in clocks else p for p in chosen)
 
     def budget(self, name: str) -> Budget:
         """The budget of this name."""

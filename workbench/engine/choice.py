@@ -5,6 +5,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -32,6 +33,7 @@ FIXED_COST = 0.5  # of a compiled step beside its lanes, in lanes
 # Of a step that has not been compiled on this machine yet.
 SPEED_UP = 3.0
 SECONDS_PER_OPERATION = 0.01
+MOST_OPERATIONS = 10_000  # beyond which compiling takes minutes: the Lanczos steps of a curvature probe are a hundred thousand
 MEASURING = 0.3  # of an update: what a part that only measures takes, to run and to compile
 SECONDS_WARM = 2.0  # to compile again what Inductor has in its cache
 
@@ -75,17 +77,18 @@ def is_compiled(plan: Plan, choice: Choice) -> bool:
     return all(str(part) in each for each in made for part in choice.compiled)
 
 
-def known(plan: Plan, cohort: Cohort) -> Measured:
-    """What is known of the step of a cohort; what is wanted and not known yet is measured."""
+def known(plan: Plan, cohort: Cohort, parts: Sequence[Part] = ()) -> Measured:
+    """What is known of the step of a cohort and of these parts of it; what is wanted and not known yet is measured."""
     found = recall(cohort, plan.setting) or Measured()
-    before = replace(found, eager=dict(found.eager))
-    if not found.operations:
+    before = deepcopy(found)
+    missing = [part for part in parts if str(part) not in found.operations]
+    if missing or not found.in_flight:
         alone = chunk_of(plan, cohort, range(1), Vectorised)
-        with memory.Meter() as usual:
-            alone.step(1)
-        with memory.Meter() as last:
+        alone.step(plan.setting.steps)  # so that data are there before memory is counted
+        with memory.Meter() as meter:
             alone.step(plan.setting.steps)  # at the end every clock fires
-        found.at_rest, found.in_flight, found.operations = size_in_bytes(alone.states), last.peak, usual.operations
+        found.at_rest, found.in_flight = size_in_bytes(alone.states), meter.peak
+        found.operations |= {str(part): _operations(alone, part) for part in missing}
     layouts = (Looped, Vectorised) if len(cohort.runs) > 1 else (Looped,)
     for layout in layouts if plan.mode == "auto" else ():
         if layout.name not in found.eager:
@@ -94,6 +97,18 @@ def known(plan: Plan, cohort: Cohort) -> Measured:
     if found != before:
         remember(cohort, plan.setting, found)
     return found
+
+
+def _operations(chunk: Chunk, part: Part) -> int:
+    """Tensor operations of a part; one that only measures does what its probes do, and some of the step."""
+    update = Part(part.phase, 1)
+    with memory.Meter() as usual:
+        chunk.eager(1, [update])
+    if part.updates:
+        return usual.operations
+    with memory.Meter() as more:
+        chunk.eager(1, [update, part])
+    return more.operations - usual.operations + round(MEASURING * usual.operations)
 
 
 def seconds(make: Callable[[], Chunk], repeats: int = REPEATS) -> float:
@@ -116,14 +131,23 @@ def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
     runs, threads = len(cohort.runs), torch.get_num_threads()
     if not getattr(cohort.study.learner, "lanes", True):
         return Choice(Looped, runs, threads)
-    found = known(plan, cohort)
+    uses = _uses(plan, cohort)
+    found = known(plan, cohort, list(uses))
     fitting = plan.budget // workers // max(1, found.at_rest + found.in_flight)
     together = _together(runs, found.in_flight, fitting, workers)
-    compiled = _worthwhile(plan, cohort, found, together, workers)
-    if compiled:
+    compiled = tuple(part for part, times in uses.items() if _pays(plan, part, times * runs, found, together, workers))
+    if any(part.updates for part in compiled):
         shared = Draws(cohort, range(runs), plan.setting.dtype, plan.setting.device).shared
         return Choice(Vectorised, together, threads, compiled, shared)
     return Choice(_layout(plan.mode, found, runs), memory.chunk_size(runs, fitting), threads)
+
+
+def _uses(plan: Plan, cohort: Cohort) -> dict[Part, int]:
+    """The parts of the step that may be compiled, and how often each is used by a run; those used most first."""
+    if plan.mode in LAYOUTS or plan.setting.device.type != "cpu":
+        return {}
+    steps = range(plan.start, plan.setting.steps + 1)
+    return dict(Counter(part for step in steps for part in parts_at(cohort, step, plan.setting.steps)).most_common(MOST))
 
 
 def _layout(mode: str, found: Measured, runs: int) -> Layout:
@@ -139,29 +163,20 @@ def _together(runs: int, in_flight: int, fitting: int, workers: int) -> int:
     return min(reversed(sizes), key=lambda size: math.ceil(math.ceil(runs / size) / workers) * (FIXED_COST + size))
 
 
-def _worthwhile(plan: Plan, cohort: Cohort, found: Measured, together: int, workers: int) -> tuple[Part, ...]:
-    """The parts of the step that take less time to compile than they save, the update first; none without the update."""
-    if plan.mode in LAYOUTS or plan.setting.device.type != "cpu":
-        return ()
-    uses = Counter(part for step in range(plan.start, plan.setting.steps + 1) for part in parts_at(cohort, step, plan.setting.steps))
-    if plan.mode == "compiled":
-        return tuple(part for part, _ in uses.most_common(MOST))
-    gains = {part: _gain(part, times * len(cohort.runs), found, together, workers) for part, times in uses.most_common(MOST)}
-    pays = tuple(part for part, gain in gains.items() if gain > 0)
-    return pays if any(part.updates for part in pays) else ()
-
-
-def _gain(part: Part, times: int, found: Measured, together: int, workers: int) -> float:
-    """Seconds that a compiled part saves when it is used so many times, by all runs together."""
+def _pays(plan: Plan, part: Part, times: int, found: Measured, together: int, workers: int) -> bool:
+    """Whether compiling a part takes less time than it saves when it is used so many times, by all runs together."""
+    operations = found.operations[str(part)]
+    if plan.mode == "compiled" or operations > MOST_OPERATIONS:
+        return operations <= MOST_OPERATIONS
     eager = min(found.eager.values())
-    expected = eager / SPEED_UP if part.updates else MEASURING * eager / SPEED_UP
-    cost = SECONDS_PER_OPERATION * found.operations * (1 if part.updates else MEASURING)
+    expected = eager / SPEED_UP
     if not part.updates:
+        expected *= MEASURING
         # Beside a compiled update, few lanes at a time pay for what a step takes however many there are, about as much as one run's.
         eager += found.eager["loop"] / together
     took = found.compiled.get(str(part), expected)
-    cost = SECONDS_WARM if str(part) in found.compiling else cost
-    return times * (eager - took / workers) - cost / workers  # other chunks train while one is compiled
+    cost = SECONDS_WARM if str(part) in found.compiling else SECONDS_PER_OPERATION * operations
+    return times * (eager - took / workers) > cost / workers  # other chunks train while one is compiled
 
 
 def _cores_for_one(plan: Plan, choice: Choice) -> int:

@@ -81,7 +81,7 @@ class Chunk:
         if self.programs and parts[0] in self.programs.ready:
             new, seen, finite = self._compiled(step, parts, self.programs.ready)
         else:
-            new, (seen, finite) = self._eager(step, parts)
+            new, (seen, finite) = self.eager(step, parts)
         values |= seen
         for p in self.cohort.probes:
             if p.name in values:
@@ -95,7 +95,8 @@ class Chunk:
         now = torch.tensor(step, dtype=torch.int64, device=self.setting.device)
         return fn, now, self.states, *self.draws.at(step), self.lanes, self.keys
 
-    def _eager(self, step: int, parts: Sequence[Part]) -> tuple[Any, Any]:
+    def eager(self, step: int, parts: Sequence[Part]) -> tuple[Any, Any]:
+        """What `Layout.map` gives for the step and the probes of these parts."""
         fn, now, *given = self.call(step, *parts)
         with ONE_AT_A_TIME:
             return self.layout.map(partial(fn, now), *given)
@@ -108,7 +109,7 @@ class Chunk:
         for part in parts[1:]:
             seen |= ready[part](*given) if part in ready else {}
         if left:
-            seen |= self._eager(step, left)[1][0]
+            seen |= self.eager(step, left)[1][0]
         return new, seen, finite
 
     def run_states(self) -> tuple[Any, ...]:

@@ -14,8 +14,8 @@ from ..design import Design, axes
 from ..errors import InputError, unknown
 from ..knobs import specs
 from ..progress import ProgressBar
-from ..record import blank, fill, timeline, with_events
-from ..schema import Change, Progress
+from ..record import blank, clocks_of, fill, timeline, with_events
+from ..schema import Change, Progress, Slab
 from ..study import Study, Terms
 from . import checkpoints
 from .choice import choose, is_compiled
@@ -43,6 +43,7 @@ class Past:
     device: torch.device
     dtype: torch.dtype
     probes: tuple[str, ...]
+    clocks: Mapping[str, int]
     identity: str
 
     def row_for(self, update: int) -> dict[str, Any]:
@@ -87,12 +88,12 @@ def fork(
     _switched(past, before, after)  # a refusal comes before the parent is trained again
     state = state_at(past, record.encoding.get("source"), step, progress)
     states = {PARENT: state, CHILD: adapted(past, state, before, after)}
-    ready = past.plan([before, after], stop, start=step, states=states, probes=past.probes)
+    ready = past.plan([before, after], stop, start=step, states=states, probes=past.probes, clocks=past.clocks)
     choose(ready)
     ready.schema.attrs.update(provenance(past.study, ready) | computation(ready))
     both = blank(ready.schema)
     for item in stream(ready):
-        if not isinstance(item, Kept):
+        if isinstance(item, (Slab, Progress)):
             fill(both, item)
     changed = [Change(0, step, name, before[name], after[name], parent=run) for name in after if after[name] != before[name]]
     parent, child = _alone(both, PARENT, past, []), _alone(both, CHILD, past, changed)
@@ -165,8 +166,10 @@ def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Pa
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"The record was made on {record.attrs['device']!r}, and there is no GPU here; fork it where there is one.")
     probes = tuple(p.name for p in study.optional_probes if p.name in record.wb)
+    offered = {p.name for p in (*study.probes, *study.optional_probes)}
+    clocks = {name: clock for name, clock in clocks_of(record).items() if name in offered}
     identity = record.attrs.get("identity", "")
-    return Past(study, run, row, changes, steps, choice, device, DTYPES[record.attrs["dtype"]], probes, identity)
+    return Past(study, run, row, changes, steps, choice, device, DTYPES[record.attrs["dtype"]], probes, clocks, identity)
 
 
 def _listed(runs: Sequence[int]) -> str:

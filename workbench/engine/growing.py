@@ -7,7 +7,7 @@ from pathlib import Path
 import xarray as xr
 
 from ..record import fill
-from ..schema import Progress
+from ..schema import Busy, Progress, Slab
 from ..store import Store, partial_path
 from . import checkpoints
 from .stream import Item, Kept
@@ -34,7 +34,10 @@ class Growing:
         """Put an item into the record, now and then into the store; states into files."""
         if isinstance(item, Kept):
             self._keep(item)
-            return
+        elif not isinstance(item, Busy):
+            self._fill(item)
+
+    def _fill(self, item: Slab | Progress) -> None:
         fill(self.record, item)
         if self.store is None:
             return

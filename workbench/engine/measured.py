@@ -23,13 +23,14 @@ from .step import Setting
 
 @dataclass
 class Measured:
-    """Of one run: bytes at rest and in flight, tensor operations of a step, seconds of a step in each layout, and of each compiled
-    variant: the seconds of a step, and those that it took to compile.
+    """Of one run: bytes at rest and in flight, and the seconds of an eager step in each layout.
+
+    Of each part of a step: its tensor operations and, if it was compiled, the seconds it takes and those that it took to compile.
     """
 
     at_rest: int = 0
     in_flight: int = 0
-    operations: int = 0
+    operations: dict[str, int] = field(default_factory=dict)
     eager: dict[str, float] = field(default_factory=dict)
     compiled: dict[str, float] = field(default_factory=dict)
     compiling: dict[str, float] = field(default_factory=dict)
@@ -40,7 +41,7 @@ def recall(cohort: Cohort, setting: Setting) -> Measured | None:
     try:
         found = Measured(**json.loads(_path(cohort, setting).read_text(encoding="utf-8")))
         return found if _is_sound(found) else None
-    except (OSError, ValueError, TypeError):  # not there, or not such a file: it is measured anew
+    except (OSError, ValueError, TypeError, AttributeError):  # not there, or not such a file: it is measured anew
         return None
 
 
@@ -55,7 +56,14 @@ def remember(cohort: Cohort, setting: Setting, measured: Measured) -> None:
 
 
 def _is_sound(found: Measured) -> bool:
-    numbers = [found.at_rest, found.in_flight, found.operations, *found.eager.values(), *found.compiled.values(), *found.compiling.values()]
+    numbers = [
+        found.at_rest,
+        found.in_flight,
+        *found.operations.values(),
+        *found.eager.values(),
+        *found.compiled.values(),
+        *found.compiling.values(),
+    ]
     return all(isinstance(x, (int, float)) and x >= 0 for x in numbers)
 
 

@@ -86,6 +86,7 @@ def plan(
     steps: int,
     *,
     probes: Sequence[str] = (),
+    clocks: Mapping[str, int] | None = None,
     mode: str = "auto",
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
@@ -95,11 +96,12 @@ def plan(
 ) -> Plan:
     """Group the rows into cohorts and work out the record's schema; trains nothing.
 
-    `memory_budget` is in bytes (default: half of what is free). With `start` and `states` (one per run) the runs go on from there.
+    `probes` are optional ones to add, `clocks` other clocks than probes have by themselves. `memory_budget` is in bytes (default: half of
+    what is free). With `start` and `states` (one per run) the runs go on from there.
     """
     leave_a_core()
     device = device or torch.device("cpu")
-    measured = study.probes_named(probes)
+    measured = study.probes_named(probes, clocks)
     with ONE_AT_A_TIME:
         cohorts = cohorts_of(study, rows, measured, device, dtype)
     schema = Schema(

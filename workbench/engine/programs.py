@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 import torch._inductor
 from torch import Tensor
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from ..knobs import specs
 from ..places import cache
@@ -57,8 +58,7 @@ def parts_at(cohort: Cohort, step: int, steps: int) -> list[Part]:
 class Program:
     """A compiled part of the step of a fixed number of lanes; `fn(step, state, batch, *per_lane)` is the step of one.
 
-    It is made from an example of what it will be called with, and `shared` says whether all lanes always share one batch. What a part
-    does not need is left out: one that only measures attention makes no backward pass.
+    It is made from an example of what it will be called with; `shared` says whether all lanes always share one batch.
     """
 
     def __init__(
@@ -74,22 +74,12 @@ class Program:
         threads: int,
     ) -> None:
         self.shared, self.lanes = shared, len(tree_leaves(per_lane)[0])
-        example, spec = tree_flatten(_contiguous((step, states, self._each(batch, one_batch), per_lane)))
-
-        def flat(*leaves: Tensor) -> list[Tensor]:
-            step, states, batch, per_lane = tree_unflatten(leaves, spec)
-            new, (seen, finite) = Vectorised.map(partial(fn, step), states, batch, shared, *per_lane)
-            found, self.returns = tree_flatten((new, (seen, finite)) if updates else seen)
-            return [leaf.contiguous() for leaf in found]
-
-        with ONE_AT_A_TIME:
-            traced = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
-        traced.graph.eliminate_dead_code()
-        traced.recompile()
+        example = _contiguous((step, states, self._each(batch, one_batch), per_lane))
+        graph, self.returns = trace(fn, *example, updates=updates, shared=shared)
         options = {**OPTIONS.get(step.device.type, {}), "cpp.threads": threads}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of its own workings
-            self.call = torch._inductor.compile(traced, example, options=options)
+            self.call = torch._inductor.compile(graph, tree_leaves(example), options=options)
 
     def __call__(self, step: Tensor, states: Any, batch: Any, one_batch: bool, *per_lane: Any) -> Any:
         """What `Vectorised.map` gives for these, if it makes the update; else the measured values alone."""
@@ -98,6 +88,31 @@ class Program:
 
     def _each(self, batch: Any, one_batch: bool) -> Any:
         return tree_map(lambda leaf: leaf.expand(self.lanes, *leaf.shape), batch) if one_batch and not self.shared else batch
+
+
+def trace(
+    fn: Callable[..., Any], step: Tensor, states: Any, batch: Any, per_lane: Sequence[Any], *, updates: bool, shared: bool
+) -> tuple[GraphModule, TreeSpec]:
+    """The step of some lanes as one graph over flat lists of tensors, and the structure of what it returns.
+
+    What a part does not need is left out: one that only measures attention makes no backward pass. torch raises where the step
+    depends on numbers that are known only while it runs.
+    """
+    example, spec = tree_flatten((step, states, batch, per_lane))
+    returns: list[TreeSpec] = []
+
+    def flat(*leaves: Tensor) -> list[Tensor]:
+        step, states, batch, per_lane = tree_unflatten(leaves, spec)
+        new, (seen, finite) = Vectorised.map(partial(fn, step), states, batch, shared, *per_lane)
+        found, structure = tree_flatten((new, (seen, finite)) if updates else seen)
+        returns.append(structure)
+        return [leaf.contiguous() for leaf in found]
+
+    with ONE_AT_A_TIME, torch.no_grad():
+        graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*example)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph, returns[-1]
 
 
 class Programs:
@@ -111,13 +126,18 @@ class Programs:
         # What this process has compiled before is there at once.
         self.ready = {part: _made[self.mark, part][1] for part in self.parts if (self.mark, part) in _made}
 
+    @property
+    def missing(self) -> tuple[Part, ...]:
+        """The parts that are not there yet."""
+        return tuple(part for part in self.parts if part not in self.ready)
+
     def make(self, example: Callable[[Part], tuple[Any, ...]]) -> Iterator[tuple[Part, Program, float]]:
         """Compile what is missing, from the arguments that `example` gives for each part; yields it with the seconds it took.
 
         Where it cannot be done this is said once, and the steps stay as they are.
         """
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
-        for part in [part for part in self.parts if part not in self.ready]:
+        for part in self.missing:
             began = time.perf_counter()
             try:
                 program = Program(*example(part), updates=part.updates, shared=self.shared, threads=self.threads)

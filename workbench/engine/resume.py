@@ -9,6 +9,7 @@ import xarray as xr
 
 from ..errors import InputError
 from ..opening import open_record
+from ..record import clocks_of
 from ..store import partial_path
 from . import checkpoints
 from .choice import choose_again
@@ -17,7 +18,7 @@ from .plans import Plan
 from .step import initial_states
 
 # What must be as it was for the record to end as if it had never been interrupted.
-DECIDES = ("study", "design", "start", "steps", "dtype", "device", "source_sha256", "data_sha256", "versions")
+DECIDES = ("study", "start", "steps", "dtype", "device", "design", "source_sha256", "data_sha256", "versions")
 SAID = {"source_sha256": "another version of the study's source", "data_sha256": "other data"}
 
 
@@ -54,9 +55,10 @@ def _same(ready: Plan, record: xr.DataTree, attrs: Mapping[str, Any], out: str |
         if record.attrs[name] != wanted[name]:
             how = SAID.get(name, f"{name} {record.attrs[name]}, not {wanted[name]}")
             raise _other(out, how)
-    before = {name for name in record.wb.variables if "step" in record.wb[name].dims}
-    if missing := before ^ {variable.name for variable in ready.schema.variables}:
-        raise _other(out, f"other probes ({', '.join(sorted(missing))})")
+    before, now = clocks_of(record), {variable.name: variable.clock for variable in ready.schema.variables}
+    if before != now:
+        other = sorted(name for name, _ in before.items() ^ now.items())
+        raise _other(out, f"other probes, or on other clocks ({', '.join(dict.fromkeys(other))})")
 
 
 def _other(out: str | Path, how: str) -> InputError:

@@ -15,9 +15,10 @@ from ..catalogue import find
 from ..design import Design, grid
 from ..design import axes as axes_of
 from ..errors import InputError, unknown
+from ..knobs import specs
 from ..progress import ProgressBar
 from ..record import blank, save, with_claims, with_events, writable
-from ..schema import Progress
+from ..schema import Busy, Progress
 from ..store import partial_path
 from ..study import Study
 from . import checkpoints
@@ -63,9 +64,9 @@ def run(
     machine with the same numbers, bit for bit, as if it had never stopped. Raises InputError for anything that cannot be run.
     """
     study = find(study) if isinstance(study, str) else study
-    design = designed(study, budget, preset, axes)
     _known(study, axes)
     steps = _count("steps", study.budget(budget or "demo").steps if steps is None else steps)
+    design = designed(study, budget, preset, axes, steps)
     _choice("dtype", dtype, DTYPES)
     _choice("mode", mode, MODES)
     if memory is not None and not (isinstance(memory, (int, float)) and memory > 0):
@@ -74,7 +75,8 @@ def run(
         raise InputError("Kept states are files beside the record; give out= together with keep=.")
     probes = (probes,) if isinstance(probes, str) else probes
     probes = tuple(dict.fromkeys((*(study.budget(budget).probes if budget else ()), *probes)))
-    settings = dict(probes=probes, mode=mode, dtype=DTYPES[dtype], memory_budget=None if memory is None else int(memory))
+    clocks = study.budget(budget).clocks if budget else {}
+    settings = dict(probes=probes, clocks=clocks, mode=mode, dtype=DTYPES[dtype], memory_budget=None if memory is None else int(memory))
     rows = design.rows(study.knobs)
     left = begun(out) if resume and out is not None else None
     if out is not None and left is None:
@@ -106,11 +108,12 @@ def _known(study: Study, given: Mapping[str, Any]) -> None:
             raise unknown("knob", name, [*knobs, *options])
 
 
-def designed(study: Study, budget: str | None, preset: str | None, axes: Mapping[str, Any]) -> Design:
-    """The runs that a budget, a preset and axes describe together; later ones win."""
+def designed(study: Study, budget: str | None, preset: str | None, axes: Mapping[str, Any], steps: int) -> Design:
+    """The runs that a budget, a preset and axes describe together; later ones win. Knobs that follow the number of steps do so."""
     grids = study.budget(budget).design.grids if budget else ({},)
     start = study.preset(preset).knobs if preset else {}
-    return Design(tuple(grid(**{**each, **start, **axes}).grids[0] for each in grids))
+    following = {name: steps for name, spec in specs(study.knobs).items() if spec.follows == "steps"}
+    return Design(tuple(grid(**{**following, **each, **start, **axes}).grids[0] for each in grids))
 
 
 def _count(name: str, value: Any) -> int:
@@ -159,7 +162,9 @@ def _consumed(record: xr.DataTree, ready: Plan, out: str | Path | None, keep: in
         ):
             for item in items:
                 growing.take(item)
-                if isinstance(item, Progress):
+                if isinstance(item, Busy):
+                    bar.say(item)
+                elif isinstance(item, Progress):
                     bar.update(item)
     except KeyboardInterrupt:
         interrupted = True

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..schema import Progress, Slab
+from ..schema import Busy, Progress, Slab
 from .choice import choose, seconds
 from .chunks import NOT_DIVERGED, Chunk
 from .cohorts import Cohort
@@ -34,7 +34,7 @@ class Kept:
     latest: bool = False
 
 
-Item = Slab | Progress | Kept
+Item = Slab | Progress | Busy | Kept
 
 
 def stream(
@@ -73,8 +73,10 @@ def _jobs(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Iterator[Item
             runs = tuple(cohort.runs[i] for part in ended for i in part)
             yield partial(iter, [Progress(runs, plan.setting.steps, tuple(plan.diverged.get(run, NOT_DIVERGED) for run in runs))])
         parts = [part for part in choice.parts(len(cohort.runs)) if part not in ended]
-        programs = _programs(plan, cohort, choice) if parts else None
-        _compile(plan, cohort, choice, programs)
+        programs = _programs(plan, cohort, choice)
+        if parts and programs.missing:
+            yield partial(iter, [Busy(f"compiling the step of {sum(map(len, parts))} runs")])
+            _compile(plan, cohort, choice, programs)
         for part in parts:
             yield partial(train, partial(_chunks, plan, cohort, choice, programs, [part]))
 
@@ -83,7 +85,8 @@ def _side_by_side(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Itera
     chosen = zip(plan.cohorts, plan.choices, strict=True)
     cohorts = [(cohort, choice, _programs(plan, cohort, choice)) for cohort, choice in chosen]
     parts = [choice.parts(len(cohort.runs)) for cohort, choice, _ in cohorts]
-    compiling = Thread(target=lambda: [_compile(plan, *each) for each in cohorts], name="workbench-compile", daemon=True)
+    missing = [each for each in cohorts if each[2].missing]
+    compiling = Thread(target=lambda: [_compile(plan, *each) for each in missing], name="workbench-compile", daemon=True)
     for item in train(lambda: [chunk for each, own in zip(cohorts, parts, strict=True) for chunk in _chunks(plan, *each, own)]):
         yield item
         if isinstance(item, Progress) and compiling.ident is None:
@@ -94,10 +97,8 @@ def _programs(plan: Plan, cohort: Cohort, choice: Choice) -> Programs:
     return Programs(cohort, plan.setting, choice.compiled, choice.together, choice.threads, choice.shared)
 
 
-def _compile(plan: Plan, cohort: Cohort, choice: Choice, programs: Programs | None) -> None:
-    """Make the programs of a cohort, and remember what they took."""
-    if programs is None or set(programs.parts) <= set(programs.ready):
-        return
+def _compile(plan: Plan, cohort: Cohort, choice: Choice, programs: Programs) -> None:
+    """Make the programs of a cohort that are missing, and remember what they took."""
     with torch.no_grad():
         with ONE_AT_A_TIME:
             (example,) = _chunks(plan, cohort, choice, None, choice.parts(len(cohort.runs))[:1])

@@ -65,7 +65,7 @@ def budgets(case: Case) -> Iterator[str]:
     for name, budget in study.budgets.items():
         try:
             budget.design.rows(study.knobs)
-            study.probes_named(budget.probes)
+            study.probes_named(budget.probes, budget.clocks)
         except InputError as error:
             yield f"Budget {name!r}: {error}"
         if budget.steps < 1:

@@ -80,7 +80,7 @@ def summary(case: Case) -> Iterator[str]:
 
 def _full_of_noise(case: Case) -> xr.DataTree:
     study, budget = case.study, case.study.budget("full")
-    record = blank(plan(study, budget.design.rows(study.knobs), budget.steps, probes=budget.probes).schema)
+    record = blank(plan(study, budget.design.rows(study.knobs), budget.steps, probes=budget.probes, clocks=budget.clocks).schema)
     rng = np.random.default_rng(0)
     for node in record.children.values():
         for values in (v.values for v in node.dataset.data_vars.values() if "step" in v.dims):

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from ..engine import plan
 from ..engine.chunks import Chunk
 from ..engine.lanes import LAYOUTS
 from ..engine.plans import chunk_of
-from ..engine.step import initial_states, one_step, phase_at
+from ..engine.programs import parts_at, trace
+from ..engine.step import initial_states
 from ..knobs import Knobs
 from ..study import Budget, Phase, Study
 from .case import Case, train
@@ -93,25 +93,18 @@ def isolates(case: Case) -> Iterator[str]:
 
 
 def traces(case: Case) -> Iterator[str]:
-    """The step with its default probes is one graph to torch.compile."""
+    """The step with its default probes is one graph, which the engine can compile."""
     if not _mapped(case):
         return
     chunk = _chunk(case, "lanes")
-    batch, shared = chunk.draws.at(0)
-    probes = tuple(p for p in chunk.cohort.probes if p.on == "moment")
-    one = partial(one_step, chunk.cohort, probes, phase_at(chunk.cohort, 0, case.steps), chunk.setting.dtype, torch.tensor(0))
-    torch.compiler.reset()  # every study traces the same few functions, and torch allows each only some variants
-    traced = torch.compile(
-        lambda *each: chunk.layout.map(one, each[0], batch, shared, *each[1:]), backend="eager", fullgraph=True, dynamic=False
-    )
+    parts = parts_at(chunk.cohort, case.steps, case.steps)  # at the end all probes measure
+    with torch.no_grad():
+        fn, step, states, batch, shared, *per_lane = chunk.call(0, *parts)
     try:
-        with torch.no_grad():
-            traced(chunk.states, chunk.lanes, chunk.keys)
-    except Exception as error:  # dynamo and the traced code raise whatever stops them
+        trace(fn, step, states, batch, per_lane, updates=True, shared=shared)
+    except Exception as error:  # torch and the traced code raise whatever stops them
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         yield f"A step of {said(case)} does not trace as one graph ({first}); use torch.where, or make the knob that it branches on static."
-    finally:
-        torch.compiler.reset()
 
 
 def said(case: Case) -> str:
