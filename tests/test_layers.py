@@ -14,12 +14,16 @@ LAYERS = {
     "vocabulary": ("errors knobs dims places probe view claim design study schema catalogue", "", "torch xarray altair"),
     "parts": ("noise taps numerics optimizers schedules models inputs tasks", "vocabulary", "xarray altair"),
     "learning": ("learners probes", "vocabulary parts", "xarray altair"),
-    "record": ("record events store opening progress atlas", "vocabulary", "torch altair"),
+    "record": ("record events sensitivity store opening progress atlas", "vocabulary", "torch altair"),
     "engine": ("engine", "vocabulary parts learning record", "altair"),
     "views": ("views", "vocabulary record", "torch"),
     "report": ("report", "vocabulary record views", "torch"),
     "studies": ("studies", "vocabulary parts learning record views", ""),
-    "top": ("__init__ __main__ commands lab panel rebuild testing", "vocabulary parts learning record engine views report studies", ""),
+    "top": (
+        "__init__ __main__ bench commands lab panel rebuild testing",
+        "vocabulary parts learning record engine views report studies",
+        "",
+    ),
 }
 LAYER_OF = {module: layer for layer, (modules, _, _) in LAYERS.items() for module in modules.split()}
 SOURCES = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in sorted(PACKAGE.rglob("*.py"))}

@@ -118,7 +118,8 @@ def convnet(**values):
 
 
 NEED_ATTENTION = {"attention_entropy", "attention_entropy_bound", "spectral_entropy_bound", "attention_logit_max", "residual_rms"}
-OF_ANY_MODEL = [p for name, p in PROBES.items() if name not in NEED_ATTENTION]
+NEED_BLOCKS = {"mlp_gradient_rms"}
+OF_ANY_MODEL = [p for name, p in PROBES.items() if name not in NEED_ATTENTION | NEED_BLOCKS]
 OF_CONVNETS = [p for p in OF_ANY_MODEL if p.name != "spectral_norm"]
 SETUPS = {
     "decoder": (decoder, {}, PROBES.values()),
@@ -173,6 +174,11 @@ def test_declarations():
 def test_a_probe_of_attention_on_another_model_says_what_it_misses(name):
     with pytest.raises(InputError, match="No layer of this model taps"):
         PROBES[name](mlp().moment())
+
+
+def test_a_probe_of_blocks_on_a_model_without_them_says_what_it_misses():
+    with pytest.raises(InputError, match=r"No parameter of this model is called blocks\.0\.mlp\.inner\.weight"):
+        probes.mlp_gradient_rms(mlp().moment())
 
 
 def test_spectral_norms_of_a_model_without_matrices_say_so():

@@ -16,7 +16,7 @@ from workbench import views
 from workbench.errors import InputError
 from workbench.record import blank, fill
 from workbench.schema import Progress, Schema, Slab, Variable, ticks
-from workbench.views.layout import described, layout
+from workbench.views.layout import Factor, described, layout
 from workbench.views.span import span
 from workbench.views.theme import number, ramp, rounded, word
 
@@ -219,6 +219,91 @@ def test_knobs_that_are_not_crossed_become_variants():
     assert [factor.title for factor in plan.factors] == ["depth", "norm", "qk_norm", "data"]
     assert "not told apart here: qk_norm, data" in views.loss_curves(made(DESIGNS["many"])).to_dict()["title"]["text"]
     assert described(made(SWEEP))[1] == "lr 0.001, qk_norm true, seed 0"
+
+
+SIZES = [dict(width=16, depth=1), dict(width=32, depth=2), dict(width=64, depth=4)]
+RECIPES = [dict(qk_norm=True, z_loss=1e-4), dict(qk_norm=False, z_loss=1e-4), dict(qk_norm=True, z_loss=0.0)]
+RECORD_OF_SIZES = [row | size | recipe for recipe in RECIPES for size in SIZES for row in crossed(lr=[1e-3, 1e-2, 1e-1], seed=[0, 1])]
+
+
+def test_knobs_that_change_together_are_one_size_and_each_stabilizer_taken_away_a_variant():
+    size, variant = sorted(layout(made(RECORD_OF_SIZES)).factors, key=lambda factor: factor.title == "variant")
+    assert (size.title, size.names, size.ordered) == ("width, depth", ("16, 1", "32, 2", "64, 4"), True)
+    assert size.heads == ("width 16, depth 1", "width 32, depth 2", "width 64, depth 4")
+    assert (variant.names, variant.heads) == (("plain", "no qk_norm", "z_loss 0"),) * 2
+    assert [(row["width"], row["qk_norm"], row["z_loss"]) for row in RECORD_OF_SIZES] == [
+        ((16, 32, 64)[i], (variant.names[j] != "no qk_norm"), 0.0 if variant.names[j] == "z_loss 0" else 1e-4)
+        for i, j in zip(size.codes, variant.codes, strict=True)
+    ]
+
+
+def test_knobs_of_which_each_two_are_crossed_but_not_all_are_one_variant():
+    half = [("p", False, "x"), ("q", True, "x"), ("p", True, "y"), ("q", False, "y")]
+    (variant,) = layout(made([dict(seed=0, a=a, b=b, c=c) for a, b, c in half])).factors
+    assert (variant.title, set(variant.names)) == ("variant", {"plain", "a q, b", "b, c y", "a q, c y"})
+
+
+def test_a_sweep_colours_what_has_an_order_and_rings_the_lowest_median_of_each_line():
+    loss = np.ones((len(RECORD_OF_SIZES), STEPS + 1)) * [[abs(math.log10(row["lr"] * row["width"]))] for row in RECORD_OF_SIZES]
+    spec = views.sweep(made(RECORD_OF_SIZES, loss=loss), "train_loss").to_dict()
+    colour = next(every(spec, "color"))
+    assert (colour["title"], colour["scale"]["domain"], colour["type"]) == ("width, depth", ["16, 1", "32, 2", "64, 4"], "ordinal")
+    assert spec["facet"]["sort"] == ["plain", "no qk_norm", "z_loss 0"]
+    lowest = {(row["colour"], row["x"]) for row in rows_of(spec) if row["lowest"]}
+    assert lowest == {("16, 1", 1e-1), ("32, 2", 1e-2), ("64, 4", 1e-2)}
+    assert sum(row["lowest"] for row in rows_of(spec)) == 9
+
+
+def test_a_sweep_draws_any_number_per_run_by_any_factors():
+    record = made(SWEEP)
+    odd = Factor("parity", ("even", "odd"), record["run"].values % 2)
+    number_of_run = xr.DataArray(np.arange(len(SWEEP)) * 1.5, dims="run", attrs={"long_name": "Number", "units": "m"})
+    spec = views.sweep(record, number_of_run, factors=[odd]).to_dict()
+    assert [row["value"] for row in rows_of(spec)] == number_of_run.values.tolist()
+    assert next(every(spec, "color"))["scale"]["domain"] == ["even", "odd"]
+    assert {title_of(y) for y in every(spec, "y") if isinstance(y, dict) and "title" in y} == {"Number [m]"}
+
+
+def test_curves_take_panels_from_factors():
+    record = made(SWEEP)
+    odd = Factor("parity", ("even", "odd"), record["run"].values % 2)
+    assert views.curves(record, "train_loss", factors=[odd]).to_dict()["facet"]["sort"] == ["parity = even", "parity = odd"]
+
+
+def per_seed(*rows):
+    sizes = xr.Variable("size", [10, 100, 1000], {"long_name": "weights"})
+    return xr.DataArray(np.array(rows, float).T, dims=("size", "seed"), coords={"size": sizes, "seed": range(len(rows))})
+
+
+def test_intervals_are_those_of_student_and_of_logarithms_on_a_logarithmic_axis():
+    flat = views.intervals({"one": per_seed([1, 2, 3], [2, 3, 4])}, title="T [nat]", colour="recipe").to_dict()
+    first = tables_of(flat)[0][0]
+    half = 12.706204736 * 0.5  # t of one degree of freedom, times the standard error
+    assert (first["mean"], first["low"], first["high"]) == (1.5, pytest.approx(1.5 - half, rel=1e-3), pytest.approx(1.5 + half, rel=1e-3))
+    assert first["words"] == "1.5 [-4.853, 7.853], n = 2"
+    tall = views.intervals({"one": per_seed([1, 10, 100], [100, 1000, 10000])}, title="T", colour="recipe").to_dict()
+    assert [row["mean"] for row in tables_of(tall)[0]] == [10, 100, 1000]
+    assert title_of(next(every(flat, "x"))) == "weights" and title_of(next(every(flat, "y"))) == "T [nat]"
+
+
+def test_intervals_stand_beside_one_another_and_laws_end_in_a_ring():
+    groups = {"a": per_seed([1, 2, 3], [1, 2, 3]), "b": per_seed([2, 4, 8], [2, 4, 8])}
+    spec = views.intervals(groups, title="T", colour="lr", in_order=True, fits={"b": groups["b"].mean("seed") * 2}).to_dict()
+    bars, law = tables_of(spec)[0], tables_of(spec)[-1]
+    assert [row["x"] for row in bars] == [10, 100, 1000] * 2 and len({row["place"] for row in bars}) == 6
+    assert [(row["place"], row["value"], row["last"]) for row in law] == [(10, 4, False), (100, 8, False), (1000, 16, True)]
+    assert next(every(spec, "color"))["type"] == "ordinal"
+
+
+def test_long_panel_heads_are_broken_and_short_ones_are_not():
+    rows = [
+        row | knobs
+        for knobs in (dict(a_long_name=1.5, another=False), dict(a_long_name=2.5, another=True))
+        for row in crossed(lr=[1e-3, 1e-2])
+    ]
+    spec = views.loss_curves(made([{"seed": 0} | row for row in rows])).to_dict()
+    assert spec["facet"]["header"]["labelExpr"].startswith("length(datum.label) > 24 ?")
+    ElementTree.fromstring(vl_convert.vegalite_to_svg(spec))
 
 
 def test_the_lowest_run_is_shown_with_its_twin():

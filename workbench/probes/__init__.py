@@ -3,7 +3,7 @@
 from .activations import residual_rms
 from .attention import attention_entropy, attention_entropy_bound, entropy_bound, spectral_entropy_bound
 from .curvature import critical_length, critical_sharpness, hessian_top_eigenvalue, top_eigenvalue
-from .gradients import gradient_norm, gradient_norm_total, gradient_rms
+from .gradients import gradient_norm, gradient_norm_total, gradient_rms, mlp_gradient_rms
 from .logits import attention_logit_max, log_z, readout_logit_max
 from .losses import train_accuracy, train_loss, validation_accuracy, validation_loss
 from .updates import effective_step, learning_rate, update_norm, update_norm_total, update_rms
@@ -44,6 +44,7 @@ __all__ = [
     "hessian_top_eigenvalue",
     "learning_rate",
     "log_z",
+    "mlp_gradient_rms",
     "readout_logit_max",
     "residual_rms",
     "spectral_entropy_bound",

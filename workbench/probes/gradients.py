@@ -2,9 +2,10 @@
 
 import torch
 
+from ..errors import InputError
 from ..optimizers import global_norm
 from ..probe import probe
-from .layers import norms, rms
+from .layers import by_layer, norms, rms
 
 
 @probe("layer", every=10)
@@ -23,3 +24,16 @@ def gradient_norm_total(m):
 def gradient_rms(m):
     """Root mean square of the gradient, to be compared with Adam's epsilon"""
     return torch.stack([rms(g) for g in m.grads.values()])
+
+
+@probe("layer", every=100)
+def mlp_gradient_rms(m):
+    """Root mean square of the gradient of a block's first feed-forward matrix"""
+    return torch.stack([rms(_inner(layer, i)) for i, layer in enumerate(by_layer(m.grads))])
+
+
+def _inner(layer, i):
+    name = f"blocks.{i}.mlp.inner.weight"
+    if name not in layer:
+        raise InputError(f"No parameter of this model is called {name}; leave out the probe mlp_gradient_rms.")
+    return layer[name]

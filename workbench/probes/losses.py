@@ -28,13 +28,13 @@ def train_accuracy(m):
 
 @probe(units="nat", every=1000, on="state", vectorised=True)
 def validation_loss(state, knobs, shared, key):
-    """Loss on all held-out data"""
+    """Validation loss"""
     return _held_out(shared["loss"], state, knobs, shared)
 
 
 @probe(every=1000, on="state", vectorised=True)
 def validation_accuracy(state, knobs, shared, key):
-    """Share of all held-out data predicted right"""
+    """Validation accuracy, the share of held-out predictions that are right"""
     return _held_out(_accuracy, state, knobs, shared)
 
 

@@ -2,6 +2,7 @@
 
 from .curves import curves, decimate, entropy, entropy_curves, loss_curves, uniform_entropy
 from .heatmaps import entropy_map, event_shares, heat_map, lowest_and_twin
+from .intervals import intervals
 from .sweep import final, final_loss_against_lr, sweep
 from .verdicts import claims, forest, verdicts_of
 
@@ -20,6 +21,7 @@ __all__ = [
     "final_loss_against_lr",
     "forest",
     "heat_map",
+    "intervals",
     "loss_curves",
     "lowest_and_twin",
     "sweep",

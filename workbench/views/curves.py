@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..view import view
 from .extras import alt
-from .layout import layout
+from .layout import Factor, layout
 from .panels import hue, knob_tooltips, panels, run_table, unseen, y_title
 from .rules import References, rules
 from .span import Span, span
@@ -48,11 +48,12 @@ def curves(
     *,
     reduce: Callable[[Any], Any] | None = None,
     title: str | None = None,
+    factors: Sequence[Factor] | None = None,
     references: References = NONE,
     ceiling: float | None = None,
     logarithmic: bool | None = None,
 ) -> Any:
-    """Lines of `variable` against step, one a run: colour is the main knob, panels are the other ones.
+    """Lines of `variable` against step, one a run: colour is the main knob, panels are the other ones, or `factors` if given.
 
     `reduce` takes the variable to dims (run, step), by default the mean over what else it has; `title` then names the result.
     `references` are horizontal rules by label: a number, or one a run, of which each panel shows the median (NaN: none). What lies
@@ -65,7 +66,8 @@ def curves(
         raise InputError(f"reduce leaves {variable!r} with dimensions {', '.join(map(str, values.dims))}; it must leave run and step.")
     heights, steps = np.asarray(values.transpose("run", "step").values, float), values["step"].values
     plan = layout(record)
-    group, colour, factors = hue(record, plan)
+    group, colour, others = hue(record, plan)
+    factors = others if factors is None else factors
     lines = rules(references, factors, len(heights))
     axis = span(heights, lines.values, ceiling=ceiling, logarithmic=logarithmic)
     table = run_table(record, factors).assign(colour=group.of_runs(group.names), **lines.columns(axis))

@@ -18,6 +18,7 @@ MOST_COLOURS = 12
 LOG_KNOB = 8
 WIDTHS, HEIGHTS = {1: 560, 2: 350, 3: 250}, {1: 280, 2: 200}
 LOWEST = 150
+LONG_HEAD = 24
 LETTER = 7.4  # pixels that a letter of a title takes
 GRADIENT = {"name": "viridis", "extent": [0, PALEST]}
 
@@ -70,6 +71,11 @@ def hue(record: Any, plan: Layout) -> tuple[Factor, Any, list[Factor]]:
     return Factor("", ("",), np.zeros(record.sizes["run"], int)), alt.value(CATEGORIES[0]), []
 
 
+def shades(factor: Factor) -> alt.Color:
+    """Colours of groups: in order if the groups have one."""
+    return ordered(factor) if factor.ordered else categories(factor)
+
+
 def categories(factor: Factor) -> alt.Color:
     """Colours that tell groups apart."""
     colours = [CATEGORIES[i % len(CATEGORIES)] for i in range(len(factor.names))]
@@ -119,4 +125,6 @@ def _grid(shown: Sequence[Factor]) -> tuple[int, int]:
 
 
 def _panel(channel: Any, i: int, factor: Factor) -> Any:
-    return channel(f"panel_{i}:N", sort=list(factor.heads), title=None)
+    # Of a long head each part gets a line, so that it does not run into the next panel's.
+    header = alt.Header(labelExpr=f"length(datum.label) > {LONG_HEAD} ? split(datum.label, ', ') : datum.label")
+    return channel(f"panel_{i}:N", sort=list(factor.heads), title=None, header=header)

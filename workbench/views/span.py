@@ -44,7 +44,8 @@ class Span:
         decades = 10.0 ** np.arange(np.floor(np.log10(self.low)), np.ceil(np.log10(self.high)) + 1)
         every = -(-len(decades) // MOST_TICKS)
         marks = np.outer(decades, [1, 2, 5]).ravel() if len(decades) <= MOST_TICKS // 2 else decades[::every]
-        return alt.Axis(values=[float(f"{mark:.4g}") for mark in marks if self.low <= mark <= self.high], format="~g")
+        marks = [float(f"{mark:.4g}") for mark in marks if self.low <= mark <= self.high]
+        return alt.Axis(values=marks, format=powers(marks))
 
     @property
     def notes(self) -> list[str]:
@@ -77,6 +78,11 @@ class Span:
         return Span(self.low, self.at(1 + share), self.logarithmic, self.cut)
 
 
+def powers(marks: Iterable[float]) -> str:
+    """The format of marks on a logarithmic axis: as powers of ten where they would be long otherwise."""
+    return "~e" if any(mark >= 1e6 or mark < 1e-3 for mark in marks) else "~g"
+
+
 def _round_step(step: float) -> float:
     """The next of 1, 2, 5, 10 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(step))
@@ -105,7 +111,7 @@ def span(values: Any, also: Iterable[float] = (), *, ceiling: float | None = Non
     high = values.max()
     if (is_logarithmic(values) if logarithmic is None else logarithmic) and high > 0:
         low = values[values > 0].min()
-        margin = (high / low) ** MARGIN
+        margin = (high / low) ** MARGIN if high > low else 2.0
         return Span(float(low / margin), float(high if cut else high * margin), True, cut)
     low = min(values.min(), 0.0) if values.min() < high / 4 else values.min()
     margin = MARGIN * (high - low) or 0.5

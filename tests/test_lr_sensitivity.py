@@ -1,0 +1,126 @@
+"""What the effects of `lr_sensitivity` measure, on records whose answer is known by hand."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import workbench as wb
+from workbench import noise, places
+from workbench.catalogue import find
+from workbench.claim import judge
+from workbench.design import axes
+from workbench.record import blank, fill
+from workbench.schema import Progress, Schema, Slab, Variable
+from workbench.studies import lr_sensitivity as ls
+
+STEPS, START = 10, 50.0
+DIMS = {"validation_loss": (1000, ()), "attention_logit_max": (100, ("layer",)), "mlp_gradient_rms": (100, ("layer",))}
+
+
+def made(loss=lambda *run: 3.0, logit=lambda *run: 1.0, gradient=lambda *run: 1.0, diverged=lambda *run: False, sizes=ls.SIZES):
+    """A record of all recipes, two seeds; each quantity is a function of (recipe, weights, rate, seed)."""
+    rows, names = [], []
+    for recipe, knobs in ls.VARIANTS.items():
+        for size in sizes:
+            for lr in ls.RATES:
+                for seed in (4, 5):
+                    rows.append(vars(ls.Settings()) | {"seed": seed, "lr": lr} | size | knobs)
+                    names.append((recipe, 12 * size["width"] ** 2 * size["depth"], lr, seed))
+    variables = [Variable(name, clock, dims, "float64", {}) for name, (clock, dims) in DIMS.items()]
+    labels = {"layer": [0, 1]}
+    columns = {name: dict(units=spec.units, long_name=spec.doc) for name, spec in axes(ls.Settings).items()}
+    record = blank(Schema(rows, columns, variables, labels, [("train", 0)], 0, STEPS, {"start": 0, "study": "lr_sensitivity"}))
+    runs, last = range(len(rows)), np.array([[START, loss(*name)] for name in names])
+    fill(record, Slab(runs, 1000, [0, STEPS], {"validation_loss": last}, {}))
+    for variable, fn in (("attention_logit_max", logit), ("mlp_gradient_rms", gradient)):
+        values = np.array([fn(*name) for name in names])[:, None, None] * np.array([[1.0, 0.5]])
+        fill(record, Slab(runs, 100, [0, STEPS], {variable: np.repeat(values, 2, axis=1)}, labels))
+    fill(record, Progress(runs, STEPS, [5 if diverged(*name) else -1 for name in names]))
+    return record
+
+
+def test_size_counts_the_matrices_of_the_blocks():
+    record = made()
+    assert sorted(set(ls.size(record).values.tolist())) == [3072, 24576, 82944, 196608]
+    shell = ls.study.learner.prepare(ls.Settings(width=32, depth=2), noise.key_of(0))["model"]
+    matrices = [p for name, p in shell.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
+    assert sum(p.numel() for p in matrices) == 24576
+
+
+def test_sensitivity_is_that_of_the_paper():
+    """Losses 3 but for 4 at the lowest rate, 3.5 at 0.1, and a diverged run, which counts as the start, at 0.3."""
+    special = {3e-4: 4.0, 1e-1: 3.5, 3e-1: np.nan}
+    found = ls.sensitivity(made(lambda recipe, n, lr, seed: special.get(lr, 3.0)), "no z-loss")
+    assert found.dims == ("size", "seed") and found["seed"].values.tolist() == [4, 5]
+    np.testing.assert_allclose(found, (1 + 0.5 + START - 3) / 7)
+    high = ls.sensitivity(made(lambda recipe, n, lr, seed: special.get(lr, 3.0)), "no z-loss", lowest=3e-3)
+    np.testing.assert_allclose(high, (0.5 + START - 3) / 5)
+
+
+def test_growth_is_per_decade_of_size():
+    record = made(
+        lambda recipe, n, lr, seed: 3.0 + (lr == 1e-1) * 7 * np.log10(n) * {"no QK-norm": 0.1, "base recipe": -0.05}.get(recipe, 0)
+    )
+    np.testing.assert_allclose(ls.growth_without_qk_norm(record), [0.1, 0.1])
+    np.testing.assert_allclose(ls.growth_at_high_rates_without_qk_norm(record), [0.14, 0.14])
+
+
+def test_a_part_of_the_recipe_is_judged_in_the_largest_net():
+    excess = {"no QK-norm": 1.4, "no warmup": 0.7, "no z-loss": 0.0, "coupled decay": -0.7}
+    record = made(lambda recipe, n, lr, seed: 3.0 + (lr == 3e-1) * (n > 1e5) * (1 + excess.get(recipe, 0.0)))
+    for recipe, value in excess.items():
+        np.testing.assert_allclose(ls.saved_by(record, recipe), value / 7, atol=1e-12)
+
+
+def test_the_logit_of_the_largest_net_is_predicted_from_the_smaller_ones():
+    def logit(recipe, n, lr, seed):
+        return n**0.5 * (4.0 if n > 1e5 and seed == 5 else 1.0) if (recipe, lr) == ("no QK-norm", 1e-2) else 1.0
+
+    record = made(logit=logit)
+    np.testing.assert_allclose(ls.misprediction(record), [0, np.log10(4)], atol=1e-12)
+    assert ls.logit_growth(record)[0] == pytest.approx(0.5) and ls.logit_growth(record)[1] > 0.5
+    np.testing.assert_allclose(ls.law_of_smaller(ls.logits(record)).isel(size=-1), 196608**0.5)
+
+
+def test_gradients_fall_with_size_and_rate():
+    record = made(gradient=lambda recipe, n, lr, seed: n**-0.3 / lr)
+    np.testing.assert_allclose(ls.gradient_over_size(record), -0.3)
+    np.testing.assert_allclose(ls.gradient_over_rate(record), -1)
+
+
+def test_warmup_of_any_length_is_warmup():
+    record = made(sizes=ls.SIZES[:1])
+    warmup = record["warmup"].values
+    short = record.to_dataset().assign_coords(warmup=("run", np.where(warmup > 0, 10, 0)))
+    assert [ls.runs_of(record, name).sum() for name in ls.VARIANTS] == [ls.runs_of(short, name).sum() for name in ls.VARIANTS] == [14] * 5
+
+
+def test_charts_are_of_recipes_and_weights_or_of_what_varies():
+    record = made()
+    sizes, recipes = ls.factors(record)
+    assert sizes.names == ("3,072", "24,576", "82,944", "196,608") and recipes.names == tuple(ls.VARIANTS)
+    other = record.to_dataset().assign_coords(z_loss=("run", np.full(record.sizes["run"], 1e-2)))
+    assert ls.factors(other) is None
+
+
+def test_the_full_design_is_the_one_of_the_issue():
+    rows = ls.study.budget("full").design.rows(ls.Settings)
+    assert len(rows) == 560 == 5 * 4 * 7 * 4
+    assert {row["lr"] for row in rows} == {3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1}
+    assert {(row["width"], row["depth"], row["heads"]) for row in rows} == {(16, 1, 1), (32, 2, 2), (48, 3, 3), (64, 4, 4)}
+    assert {row["width"] // row["heads"] for row in rows} == {16}
+
+
+def test_the_shipped_record_is_judged_as_it_stands():
+    path = places.datasets() / "lr_sensitivity.nc"
+    listed = json.loads((places.datasets() / "MANIFEST.json").read_text(encoding="utf-8"))["records"]["lr_sensitivity"]
+    content = path.read_bytes()
+    assert (len(content), hashlib.sha256(content).hexdigest()) == (listed["bytes"], listed["sha256"]) and len(content) <= 300_000
+    record = wb.open("lr_sensitivity")
+    verdicts = [judge(claim, record).as_dict() for claim in find("lr_sensitivity").claims]
+    assert verdicts == json.loads(record.attrs["claims"]) == listed["claims"]
+    assert record.sizes["run"] == 560 and record.wb["train_loss"].sizes["step"] == 51
+    assert (record["events"]["steps_done"] == ls.STEPS).all() and Path(path).exists()
