@@ -3,7 +3,7 @@
 import click
 
 from . import __version__
-from .commands import Commands, looking, making, tending
+from .commands import Commands, looking, making, measuring, tending
 
 
 @click.group(cls=Commands, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
@@ -12,7 +12,7 @@ def main() -> None:
     """A workbench for training stability: perturb small models while they train, and analyse the labelled record."""
 
 
-for command in (looking.studies, making.run, tending.check, looking.atlas, looking.report, making.rebuild, tending.lab):
+for command in (looking.studies, making.run, tending.check, looking.atlas, looking.report, making.rebuild, measuring.bench, tending.lab):
     main.add_command(command)
 
 if __name__ == "__main__":
