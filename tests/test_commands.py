@@ -242,7 +242,8 @@ import signal, sys, workbench
 sys.path.append({str(ROOT / "tests")!r})
 import command_line
 workbench.run
-sys.modules["workbench.engine.growing"].FLUSH_SECONDS = 0
+growing = sys.modules["workbench.engine.growing"]
+growing.FLUSH_SECONDS, growing.FLUSH_SHARE = 0, float("inf")
 workbench.run(command_line.stopping(signal.SIGKILL, 200), steps=1000, out="parabola.nc")
 """
     assert python(code, cwd=tmp_path).returncode == -signal.SIGKILL

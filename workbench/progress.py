@@ -14,6 +14,7 @@ from .schema import Busy, Progress
 
 REMEMBERED = 100
 LINE_SECONDS = 10.0
+FORESEEN = 0.02  # of all updates, after which the time left can be told: at the start data are read and steps compiled
 
 
 class ProgressBar:
@@ -66,7 +67,8 @@ class ProgressBar:
         """Steps per second over the latest stretches, time left at that rate, and how many runs diverged."""
         (then, before), (now, completed) = self.seen[0], self.seen[-1]
         rate = (completed - before) / max(now - then, 1e-9)
-        left = f"{timedelta(seconds=round((self.total - completed) / rate))} left, " if rate and completed < self.total else ""
+        foreseen = rate and FORESEEN * self.total <= completed < self.total
+        left = f"{timedelta(seconds=round((self.total - completed) / rate))} left, " if foreseen else ""
         return f"{rate:,.0f} steps/s, {left}{len(self.diverged)} diverged"
 
     def __enter__(self) -> Self:

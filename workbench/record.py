@@ -166,7 +166,8 @@ def save(record: xr.DataTree, path: str | Path, *, rounded: bool = False, overwr
 
 def _shared_once(root: xr.Dataset) -> xr.Dataset:
     """The root with every knob that all runs share as a coordinate without a dimension."""
-    shared = [name for name, knob in root.coords.items() if name != "run" and root.sizes["run"] > 1 and (knob == knob[0]).all()]
+    values = {name: root[name].values for name in root.coords if name != "run"}
+    shared = [name for name, each in values.items() if len(each) > 1 and (each == each[0]).all()]
     return root.assign_coords({name: root[name].variable[0] for name in shared})
 
 

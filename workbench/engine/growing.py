@@ -13,6 +13,7 @@ from . import checkpoints
 from .stream import Item, Kept
 
 FLUSH_SECONDS = 2.0
+FLUSH_SHARE = 0.02  # of the time, at most
 
 
 class Growing:
@@ -22,7 +23,7 @@ class Growing:
         self.record, self.out = record, out
         self.store = Store(record, partial_path(out)) if out is not None else None
         self.before, self.began = float(record.attrs.get("seconds", 0.0)), time.monotonic()
-        self.flushed = self.began
+        self.flushed, self.pause = self.began, FLUSH_SECONDS
         self.ended: list[tuple[int, ...]] = []
 
     @property
@@ -44,15 +45,17 @@ class Growing:
         self.store.note(item)
         if isinstance(item, Progress) and item.done == self.record.attrs["steps"]:
             self.ended.append(tuple(item.runs))
-        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+        if time.monotonic() - self.flushed > self.pause:
             self.flush()
 
     def flush(self) -> None:
         """Bring the store up to date; the latest states of runs that have ended are no longer needed."""
         if self.store is None or self.out is None:
             return
+        began = time.monotonic()
         self.store.flush(seconds=self.seconds)
         self.flushed = time.monotonic()
+        self.pause = max(FLUSH_SECONDS, (self.flushed - began) / FLUSH_SHARE)
         while self.ended:
             checkpoints.forget_latest(checkpoints.folder_of(self.out), self.ended.pop())
 
