@@ -13,7 +13,7 @@ import xarray as xr
 from conftest import ROOT
 
 from workbench.__main__ import main
-from workbench.bench import Asked, cases, contenders, draws, gpu, imports, memory, ours, plain, probes, rounds, speed, store, tables
+from workbench.bench import Asked, beginning, cases, contenders, draws, gpu, imports, ours, plain, probes, rounds, speed, store, tables
 from workbench.bench.cases import CASES, CONVNET, IMAGES, SUMS, TEXT, Case
 from workbench.engine.lanes import Vectorised
 from workbench.engine.plans import chunk_of
@@ -38,7 +38,9 @@ def call(capsys):
 @pytest.fixture
 def small(monkeypatch):
     """Parts measure the small decoder, eagerly."""
-    monkeypatch.setattr(Case, "plan", lambda self, runs=0, planned=Case.plan, **settings: planned(self, runs, mode="lanes", **settings))
+    monkeypatch.setattr(
+        Case, "plan", lambda self, runs=0, planned=Case.plan, **settings: planned(self, runs, **settings | {"mode": "lanes"})
+    )
     for module in (speed, draws, cases):
         monkeypatch.setattr(module, "named", lambda names: [SMALL["decoder"]])
     monkeypatch.setattr(probes, "transformers", lambda names: [SMALL["decoder"]])
@@ -254,20 +256,22 @@ def test_probes_are_measured_where_there_is_attention():
         probes.transformers(["vit", "mlp"])
 
 
-def test_memory_is_that_of_a_process_of_its_own(monkeypatch, tmp_path):
+def test_a_beginning_is_that_of_a_process_of_its_own(monkeypatch, tmp_path):
     weights = 2**26  # bytes that this process has, and the other has not
     here = torch.ones(weights // 4)
-    assert memory.peak() > here.nbytes
-    assert 10**6 < memory._of_process("plain", "d32x1", str(tmp_path)) < 10**9
+    assert beginning.peak() > here.nbytes
+    size, seconds = beginning._of_process("plain", "d32x1", str(tmp_path))
+    assert 10**6 < size < 10**9 and seconds > 0
     asked_for = []
 
     def of_process(contender, case, cache):
         asked_for.append(cache)
-        return {"plain": 3_000_000, "engine": 9_000_000 // len(asked_for), "jax": 2_000_000}[contender]
+        return {"plain": 3_000_000, "engine": 9_000_000 // len(asked_for), "jax": 2_000_000}[contender], 1.5 * len(asked_for)
 
-    monkeypatch.setattr(memory, "_of_process", of_process)
-    (row,) = shown(memory, memory.measure(Asked(cases=("mlp",))))[0]
-    assert (row["plain MB"], row["engine MB"], row["compiling MB"]) == ("3.00", "3.00", "9.00")
+    monkeypatch.setattr(beginning, "_of_process", of_process)
+    (row,) = shown(beginning, beginning.measure(Asked(cases=("mlp",))))[0]
+    assert (row["plain MB"], row["engine MB"], row["engine, first MB"]) == ("3.00", "3.00", "4.50")
+    assert (row["plain s"], row["engine s"], row["engine, first s"]) == ("1.50", "4.50", "3.00")
     assert len(set(asked_for)) == 1, "the second process of the engine finds what the first compiled"
 
 
@@ -292,16 +296,20 @@ def test_imports(monkeypatch):
     assert [row["command"] for row in shown(imports, found)[0]] == ["import workbench", "workbench list"]
 
 
-def test_a_table_of_a_gpu_says_how_many_runs():
-    seconds = np.array([[[1.0], [0.5]], [[1.0], [0.01]]])
-    found = xr.Dataset(
-        {"seconds": (("runs", "contender", "pair"), seconds), "way": ("runs", ["a", "b"])},
-        {"runs": [1, 1024], "contender": ["plain", "engine"]},
-        {"case": "d32", "gpu": "a GPU", "precision": "highest"},
-    )
+def test_what_a_gpu_is_measured_by_runs_on_a_cpu_too(monkeypatch):
+    monkeypatch.setattr(gpu, "named", lambda names: [SMALL["decoder"]])
+    monkeypatch.setattr(gpu, "RUNS", (1, 2))
+    monkeypatch.setattr(gpu, "TARGETS", {2: 50.0})
+    monkeypatch.setattr(gpu, "MODES", {"engine": "loop", "compiled": "lanes"})
+    before = torch.get_float32_matmul_precision()
+    found = gpu.measure(ASKED)
+    assert torch.get_float32_matmul_precision() == before
+    assert found["seconds"].dims == ("precision", "runs", "contender", "pair") and (found["seconds"] > 0).all()
     (rows,) = shown(speed, found)
-    assert [(row["runs"], row["engine"], row["to reach"]) for row in rows] == [("1", "2.00", ""), ("1024", "100", "50.0")]
-    assert isinstance(gpu.checked("cpu"), torch.device)
+    assert [(row["precision"], row["runs"], row["to reach"]) for row in rows] == [
+        (precision, runs, reach) for precision in ("float32", "bfloat16 products") for runs, reach in (("1", ""), ("2", "50.0"))
+    ]
+    assert all(row["engine trained"].startswith("loop") for row in rows)
 
 
 # The command

@@ -6,7 +6,7 @@ Each part is a module with `measure(asked) -> Dataset` and `tables(Dataset)`, wh
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PARTS = ("speed", "probes", "draws", "memory", "store", "imports")
+PARTS = ("speed", "probes", "draws", "beginning", "store", "imports")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
-"""Peak memory: each contender trains a few steps in a process of its own."""
+"""Beginning: each contender trains a few steps in a process of its own. How long it takes to begin, and the peak of memory."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,34 +14,35 @@ import xarray as xr
 
 from ..places import CACHE_VARIABLE
 from . import Asked
-from .contenders import NAMES, WITHOUT_JAX, installed, kind
+from .contenders import WITHOUT_JAX, installed, kind
 from .tables import Table, number
 
 STEPS = 10
-CODE = "from workbench.bench.memory import alone; print(alone({contender!r}, {case!r}))"
+CODE = "import json; from workbench.bench.beginning import alone; print(json.dumps(alone({contender!r}, {case!r})))"
 STATUS = Path("/proc/self/status")
+# The engine twice: its first process compiles what later ones find.
+PROCESSES = {"plain": "plain", "engine, first": "engine", "engine": "engine", "jax": "jax"}
 
 
 def measure(asked: Asked) -> xr.Dataset:
-    """Bytes over (case, contender), and over case those of the engine's first process, which compiles what later ones find."""
+    """Bytes and seconds over (case, process)."""
     from .cases import named
 
     cases, here = named(asked.cases), installed()
-    found, first = np.full((len(cases), len(NAMES)), np.nan), np.zeros(len(cases))
+    found = np.full((2, len(cases), len(PROCESSES)), np.nan)
     for i, case in enumerate(cases):
         with tempfile.TemporaryDirectory() as cache:
-            asked.say(f"{case.name}: memory of the engine while it compiles")
-            first[i] = _of_process("engine", case.name, cache)
-            for j, name in enumerate(here):
-                asked.say(f"{case.name}: memory of {name}")
-                found[i, j] = _of_process(name, case.name, cache)
-    long_name = "largest resident memory of a process over that after its imports"
+            for j, (process, name) in enumerate(PROCESSES.items()):
+                if name in here:
+                    asked.say(f"{case.name}: beginning, {process}")
+                    found[:, i, j] = _of_process(name, case.name, cache)
+    dims = ("case", "process")
     return xr.Dataset(
         {
-            "peak_memory": (("case", "contender"), found, {"long_name": long_name, "units": "B"}),
-            "compiling": ("case", first, {"long_name": f"{long_name}, of the engine where nothing is compiled yet", "units": "B"}),
+            "peak_memory": (dims, found[0], {"long_name": "largest resident memory over that after the imports", "units": "B"}),
+            "beginning": (dims, found[1], {"long_name": f"time of making ready and of {STEPS} updates of all runs", "units": "s"}),
         },
-        {"case": [case.name for case in cases], "contender": list(NAMES)},
+        {"case": [case.name for case in cases], "process": list(PROCESSES)},
     )
 
 
@@ -48,22 +51,23 @@ def tables(found: xr.Dataset) -> Iterator[Table]:
     rows = []
     for name in found["case"].values:
         one = found.sel(case=name)
-        plain, engine, jax = (number(size / 1e6) for size in one["peak_memory"].values)
-        rows.append([name, plain, engine, number(one["compiling"] / 1e6), jax])
-    notes = [f"Of a process over its imports, {STEPS} updates of all runs."]
-    without = bool(found["peak_memory"].sel(contender="jax").isnull().all())
-    columns = ("case", "plain MB", "engine MB", "compiling MB", "jax MB")
-    yield Table("Peak memory", columns, rows, [*notes, WITHOUT_JAX] if without else notes, ("case",))
+        rows.append([name, *map(number, one["beginning"].values), *map(number, one["peak_memory"].values / 1e6)])
+    notes = [
+        f"Of a process over its imports, {STEPS} updates of all runs. The engine's first process has nothing compiled, the second has."
+    ]
+    without = bool(found["peak_memory"].sel(process="jax").isnull().all())
+    columns = ("case", *(f"{process} {units}" for units in ("s", "MB") for process in found["process"].values))
+    yield Table("Beginning", columns, rows, [*notes, WITHOUT_JAX] if without else notes, ("case",))
 
 
-def alone(contender: str, case: str) -> int:
-    """Bytes by which a few updates raise the peak of this process."""
+def alone(contender: str, case: str) -> tuple[int, float]:
+    """Bytes by which a few updates raise the peak of this process, and the seconds they take with all that is made ready before."""
     from .cases import CASES
 
     make = kind(contender)
-    before = peak()
+    before, began = peak(), time.perf_counter()
     make(CASES[case]).train(STEPS)
-    return peak() - before
+    return peak() - before, time.perf_counter() - began
 
 
 def peak() -> int:
@@ -76,8 +80,8 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _of_process(contender: str, case: str, cache: str) -> int:
+def _of_process(contender: str, case: str, cache: str) -> tuple[int, float]:
     code = CODE.format(contender=contender, case=case)
     place = {CACHE_VARIABLE: cache, "TORCHINDUCTOR_CACHE_DIR": cache}
     command = [sys.executable, "-c", code]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | place).stdout)
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | place).stdout)

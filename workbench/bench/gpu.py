@@ -8,7 +8,7 @@ import xarray as xr
 
 from ..errors import InputError
 from . import Asked
-from .cases import named
+from .cases import Case, named
 from .ours import Engine
 from .plain import Plain
 from .rounds import rounds
@@ -17,44 +17,64 @@ from .tables import Table, number, spread
 RUNS = (1, 16, 256, 1024)
 LOOPED = 4  # runs of the plain loop, which takes as long for each of many
 TARGETS = {1024: 50.0}
+PRECISIONS = {"float32": "highest", "bfloat16 products": "medium"}
+MODES = {"engine": "auto", "compiled": "compiled"}
 
 
 def measure(asked: Asked) -> xr.Dataset:
-    """Seconds of an update of one run over (runs, contender, pair)."""
+    """Seconds of an update of one run over (precision, runs, contender, pair)."""
     device = checked(asked.device)
     if len(cases := named(asked.cases or ("d32",))) > 1:
         raise InputError("On a GPU one case is measured at a time; give --case once.")
-    seconds, ways = [], []
-    for runs in RUNS:
-        made = {"plain": Plain(cases[0], device, min(runs, LOOPED)), "engine": Engine(cases[0], device, runs)}
-        found, _ = rounds(made, asked, f"{cases[0].name}, {runs} runs")
-        seconds.append([found["plain"], found["engine"]])
-        ways.append(made["engine"].way)
-    return xr.Dataset(
-        {
-            "seconds": (("runs", "contender", "pair"), seconds, {"long_name": "time of an update of one run", "units": "s"}),
-            "way": ("runs", ways, {"long_name": "how the engine trained"}),
-        },
-        {"runs": list(RUNS), "contender": ["plain", "engine"]},
-        {"case": cases[0].name, "gpu": torch.cuda.get_device_name(device), "precision": torch.get_float32_matmul_precision()},
-    )
+    found = xr.concat([_at(precision, cases[0], device, asked) for precision in PRECISIONS], "precision")
+    return found.assign_coords(precision=list(PRECISIONS)).assign_attrs(case=cases[0].name, device=_name(device))
 
 
 def tables(found: xr.Dataset) -> Iterator[Table]:
-    """A row for each number of runs."""
-    rows = []
-    for runs in found["runs"].values:
-        plain, engine = found["seconds"].sel(runs=runs).values
-        medians = [number(np.median(1 / seconds)) for seconds in (plain, engine)]
-        target = number(TARGETS[runs]) if runs in TARGETS else ""
-        rows.append([str(runs), *medians, spread(plain / engine), target, str(found["way"].sel(runs=runs).item())])
+    """A row for each precision and number of runs."""
+    each = [found.sel(precision=precision, runs=runs) for precision in found["precision"].values for runs in found["runs"].values]
     notes = [
-        f"Runs x steps a second of {found.attrs['case']} in float32, matrix products in precision "
-        f"{found.attrs['precision']!r}, on {found.attrs['gpu']}.",
-        "bfloat16, compiled steps and CUDA graphs are left out: on a GPU the engine trains eagerly, in float32 or float64.",
+        f"Runs x steps a second of {found.attrs['case']} on {found.attrs['device']}: medians, and ratios of a round.",
+        "bfloat16 products: torch.set_float32_matmul_precision('medium'), for the plain loop as well.",
     ]
-    columns = ("runs", "plain", "engine", "engine/plain", "to reach", "engine trained")
-    yield Table("Speed on the GPU", columns, rows, notes, columns[-1:])
+    columns = ("precision", "runs", "plain", *MODES, *(f"{mode}/plain" for mode in MODES), "to reach", "engine trained")
+    yield Table("Speed on the GPU", columns, [_row(one) for one in each], notes, (columns[0], columns[-1]))
+
+
+def _row(one: xr.Dataset) -> list[str]:
+    seconds = {name: one["seconds"].sel(contender=name).values for name in one["contender"].values}
+    runs = int(one["runs"])
+    medians = [number(np.median(1 / taken)) for taken in seconds.values()]
+    ratios = [spread(seconds["plain"] / seconds[mode]) for mode in MODES]
+    target = number(TARGETS[runs]) if runs in TARGETS else ""
+    return [one["precision"].item(), str(runs), *medians, *ratios, target, one["way"].item()]
+
+
+def _at(precision: str, case: Case, device: torch.device, asked: Asked) -> xr.Dataset:
+    usual = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(PRECISIONS[precision])
+    try:
+        seconds, ways = zip(*(_of(case, device, runs, asked, precision) for runs in RUNS), strict=True)
+    finally:
+        torch.set_float32_matmul_precision(usual)
+    return xr.Dataset(
+        {
+            "seconds": (("runs", "contender", "pair"), list(seconds), {"long_name": "time of an update of one run", "units": "s"}),
+            "way": ("runs", list(ways), {"long_name": "how the engine trained"}),
+        },
+        {"runs": list(RUNS), "contender": ["plain", *MODES]},
+    )
+
+
+def _of(case: Case, device: torch.device, runs: int, asked: Asked, precision: str) -> tuple[list[np.ndarray], str]:
+    made = {"plain": Plain(case, device, min(runs, LOOPED))}
+    made |= {name: Engine(case, device, runs, mode) for name, mode in MODES.items()}
+    seconds, _ = rounds(made, asked, f"{case.name}, {runs} runs, {precision}")
+    return list(seconds.values()), made["engine"].way
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def checked(device: str) -> torch.device:

@@ -13,8 +13,8 @@ from .cases import LONG, Case
 class Engine:
     """The runs of a case. What is timed is a whole stream, from the call to its last item, that goes on from the states of the last."""
 
-    def __init__(self, case: Case, device: torch.device | None = None, runs: int = 0) -> None:
-        self.ready = case.plan(runs, device=device)
+    def __init__(self, case: Case, device: torch.device | None = None, runs: int = 0, mode: str = "auto") -> None:
+        self.ready = case.plan(runs, device=device, mode=mode)
         choose(self.ready)
 
     @property

@@ -21,7 +21,7 @@ from . import Asked
 from .probes import STUDY
 from .tables import Table, number, spread
 
-LONGER = 10  # times a round's seconds: a record is written every two seconds and once at the end
+LONGER = 30  # times a round's seconds: a record is written every two seconds and once at the end
 TRIED = 100  # updates
 RUNS, POINTS, CLOCK = 2000, 200, 10
 VARIABLES = ("train_loss", "learning_rate", "gradient_norm_total", "weight_norm_total")

@@ -29,7 +29,7 @@ from .looking import WIDTH
 @click.option("--out", type=Path, metavar="FILE.nc", help="File for all that was measured.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 def bench(what: Sequence[str], out: Path | None, force: bool, **options: Any) -> None:
-    """Measure speed, memory and what probes take.
+    """Measure speed beside a plain loop and JAX, memory, and what probes, drawing and storing take.
 
     \b
     workbench bench                                  # all of it, some twenty minutes on two cores

@@ -134,7 +134,8 @@ def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
     uses = _uses(plan, cohort)
     found = known(plan, cohort, list(uses))
     fitting = plan.budget // workers // max(1, found.at_rest + found.in_flight)
-    together = _together(runs, found.in_flight, fitting, workers)
+    on_cpu = plan.setting.device.type == "cpu"
+    together = _together(runs, found.in_flight, fitting, workers) if on_cpu else memory.chunk_size(runs, fitting)
     compiled = tuple(part for part, times in uses.items() if _pays(plan, part, times * runs, found, together, workers))
     if any(part.updates for part in compiled):
         shared = Draws(cohort, range(runs), plan.setting.dtype, plan.setting.device).shared
@@ -144,8 +145,8 @@ def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
 
 def _uses(plan: Plan, cohort: Cohort) -> dict[Part, int]:
     """The parts of the step that may be compiled, and how often each is used by a run; those used most first."""
-    if plan.mode in LAYOUTS or plan.setting.device.type != "cpu":
-        return {}
+    if plan.mode in LAYOUTS or (plan.mode == "auto" and plan.setting.device.type != "cpu"):
+        return {}  # what compiling takes and saves on a GPU has not been measured
     steps = range(plan.start, plan.setting.steps + 1)
     return dict(Counter(part for step in steps for part in parts_at(cohort, step, plan.setting.steps)).most_common(MOST))
 
