@@ -12,7 +12,7 @@ from workbench import noise, places
 from workbench.catalogue import find
 from workbench.claim import judge
 from workbench.design import axes
-from workbench.record import blank, fill
+from workbench.record import blank, fill, with_nodes
 from workbench.schema import Progress, Schema, Slab, Variable
 from workbench.studies import lr_sensitivity as ls
 
@@ -40,6 +40,14 @@ def made(loss=lambda *run: 3.0, logit=lambda *run: 1.0, gradient=lambda *run: 1.
         fill(record, Slab(runs, 100, [0, STEPS], {variable: np.repeat(values, 2, axis=1)}, labels))
     fill(record, Progress(runs, STEPS, [5 if diverged(*name) else -1 for name in names]))
     return record
+
+
+def with_knobs(record, **knobs):
+    """The record with other values of some knobs."""
+    root = record.to_dataset()
+    return with_nodes(
+        record, **{"/": root.assign_coords({name: ("run", np.broadcast_to(v, root.sizes["run"])) for name, v in knobs.items()})}
+    )
 
 
 def test_size_counts_the_matrices_of_the_blocks():
@@ -80,9 +88,16 @@ def test_the_logit_of_the_largest_net_is_predicted_from_the_smaller_ones():
         return n**0.5 * (4.0 if n > 1e5 and seed == 5 else 1.0) if (recipe, lr) == ("no QK-norm", 1e-2) else 1.0
 
     record = made(logit=logit)
-    np.testing.assert_allclose(ls.misprediction(record), [0, np.log10(4)], atol=1e-12)
     assert ls.logit_growth(record)[0] == pytest.approx(0.5) and ls.logit_growth(record)[1] > 0.5
-    np.testing.assert_allclose(ls.law_of_smaller(ls.logits(record)).isel(size=-1), 196608**0.5)
+    for degree in (ls.LINE, ls.PARABOLA):
+        np.testing.assert_allclose(ls.misprediction(record, degree), [0, np.log10(4)], atol=1e-9)
+        np.testing.assert_allclose(ls.law_of_smaller(ls.logits(record), degree).isel(size=-1), 196608**0.5)
+
+
+def test_growth_that_quickens_is_predicted_by_the_parabola_alone():
+    record = made(logit=lambda recipe, n, lr, seed: 10 ** (0.3 * np.log10(n) ** 2))
+    np.testing.assert_allclose(ls.misprediction(record, ls.PARABOLA), 0, atol=1e-9)
+    assert (ls.misprediction(record, ls.LINE) > 0.1).all()
 
 
 def test_gradients_fall_with_size_and_rate():
@@ -93,17 +108,39 @@ def test_gradients_fall_with_size_and_rate():
 
 def test_warmup_of_any_length_is_warmup():
     record = made(sizes=ls.SIZES[:1])
-    warmup = record["warmup"].values
-    short = record.to_dataset().assign_coords(warmup=("run", np.where(warmup > 0, 10, 0)))
-    assert [ls.runs_of(record, name).sum() for name in ls.VARIANTS] == [ls.runs_of(short, name).sum() for name in ls.VARIANTS] == [14] * 5
+    short = with_knobs(record, warmup=np.where(record["warmup"].values > 0, 10, 0))
+    for each in (record, short):
+        assert {name: runs.sum() for name, runs in ls.recipes(each).items()} == dict.fromkeys(ls.VARIANTS, 14)
 
 
 def test_charts_are_of_recipes_and_weights_or_of_what_varies():
     record = made()
     sizes, recipes = ls.factors(record)
     assert sizes.names == ("3,072", "24,576", "82,944", "196,608") and recipes.names == tuple(ls.VARIANTS)
-    other = record.to_dataset().assign_coords(z_loss=("run", np.full(record.sizes["run"], 1e-2)))
-    assert ls.factors(other) is None
+    assert ls.factors(with_knobs(record, z_loss=1e-2)) is None
+
+
+def test_runs_of_other_recipes_go_by_the_knobs_that_vary():
+    base = made().wb.where(qk_norm=True, z_loss=1e-4, warmup=ls.WARMUP, weight_decay_kind="independent")
+    record = with_knobs(base, muparam=base["seed"].values == 5, seed=4)
+    found = ls.recipes(record)
+    assert list(found) == ["muparam false", "muparam true"] and np.sum(list(found.values()), 0).tolist() == [1] * 56
+    assert ls.sensitivity(record, "muparam true").sizes == {"size": 4, "seed": 1}
+    assert [line.split(":")[0] for line in ls.summary(record)[1:]] == list(found)
+    for view in ls.study.views[:4]:
+        view(record).to_dict()
+    assert list(ls.recipes(record.wb.where(muparam=True))) == ["base recipe"]
+    assert list(ls.recipes(with_knobs(record.wb.where(muparam=True), z_loss=1e-2))) == ["all runs"]
+
+
+def test_shapes_of_one_size_are_averaged_and_a_diverged_one_counts():
+    record = made(
+        lambda recipe, n, lr, seed: 3.0 + seed, sizes=[{"width": 16, "depth": 4, "heads": 1}, {"width": 32, "depth": 1, "heads": 2}]
+    )
+    final = ls.cells(record, ls.final_validation_loss(record), "base recipe")
+    assert final["size"].values.tolist() == [12288] and (final.sel(seed=5) == 8).all()
+    broken = made(lambda recipe, n, lr, seed: np.nan if lr == 3e-1 else 3.0, sizes=ls.SIZES[:1])
+    assert np.isnan(ls.cells(broken, ls.final_validation_loss(broken), "base recipe").sel(lr=3e-1)).all()
 
 
 def test_the_full_design_is_the_one_of_the_issue():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench.sensitivity import extrapolated, lr_sensitivity, power_law, slope
+from workbench.sensitivity import exponent, extrapolated, lr_sensitivity, slope
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 
@@ -43,28 +43,43 @@ def test_where_all_diverged_there_is_none():
     assert np.isnan(lr_sensitivity(losses(*[np.nan] * 4), 6.0))
 
 
+def test_without_a_rate_in_the_range_there_is_none():
+    assert np.isnan(lr_sensitivity(losses(3.0, 2.0, 2.5, 3.0), 6.0, lowest=10.0, highest=20.0))
+
+
 def over_size(values, sizes=(10.0, 100.0, 1000.0)):
     return xr.DataArray(np.asarray(values, float), dims="size", coords={"size": list(sizes)})
 
 
 def test_a_power_law_is_found_and_extrapolated():
     size = over_size([10, 100, 1000])
-    law = power_law(xr.concat([3 * size**0.5, 2 * size**-1.5], "seed"), "size")
-    np.testing.assert_allclose(law["slope"], [0.5, -1.5])
-    np.testing.assert_allclose(10 ** law["intercept"], [3, 2])
-    np.testing.assert_allclose(extrapolated(law, 1e4), [300, 2e-6])
+    y = xr.concat([3 * size**0.5, 2 * size**-1.5], "seed")
+    np.testing.assert_allclose(exponent(y, "size"), [0.5, -1.5])
+    np.testing.assert_allclose(extrapolated(y, "size", 1e4), [300, 2e-6])
+    assert extrapolated(y, "size", size["size"]).dims == ("size", "seed")
 
 
-def test_a_power_law_is_the_least_squares_line():
+@pytest.mark.parametrize("degree", [1, 2])
+def test_a_law_is_the_least_squares_polynomial_of_the_logarithms(degree):
     rng = np.random.default_rng(0)
     size, y = rng.uniform(10, 1000, 6), rng.uniform(1, 100, 6)
-    law = power_law(over_size(y, size), "size")
-    np.testing.assert_allclose([law["slope"], law["intercept"]], np.polyfit(np.log10(size), np.log10(y), 1))
+    law = np.polyfit(np.log10(size), np.log10(y), degree)
+    np.testing.assert_allclose(extrapolated(over_size(y, size), "size", 5e3, degree), 10 ** np.polyval(law, np.log10(5e3)))
+    if degree == 1:
+        np.testing.assert_allclose(exponent(over_size(y, size), "size"), law[0])
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0, -1.0])
 def test_a_value_that_has_no_logarithm_makes_no_law(value):
-    assert np.isnan(power_law(over_size([value, 2, 3]), "size")["slope"])
+    y = xr.concat([over_size([value, 2, 3]), over_size([1, 2, 3])], "seed")
+    assert np.isnan(exponent(y, "size")).values.tolist() == [True, False]
+    assert np.isnan(extrapolated(y, "size", 1e4, 2)).values.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_too_few_values_make_no_law(degree):
+    y = over_size([1, 2, 3]).isel(size=slice(degree))
+    assert np.isnan(extrapolated(y, "size", 1e4, degree))
 
 
 def test_a_slope_per_seed_and_none_of_a_single_point():

@@ -1,4 +1,4 @@
-"""Sensitivity to the learning rate, and power laws over the size of a net (Wortsman et al. 2023, arXiv:2309.14322). No torch."""
+"""Sensitivity to the learning rate, and laws over the size of a net (Wortsman et al. 2023, arXiv:2309.14322). No torch."""
 
 import numpy as np
 import xarray as xr
@@ -10,9 +10,12 @@ def lr_sensitivity(loss: xr.DataArray, initial: xr.DataArray | float, lowest: fl
     """What the final `loss` (lr, ...) loses on average over the learning rates from `lowest` to `highest`, in its units.
 
     S = mean over lr of min(loss, initial) - min over lr of it. A diverged run (NaN) counts as the loss at initialization. The
-    rates must be evenly spaced on a logarithmic scale or nearly so, as 3e-4, 1e-3, ..., 3e-1 are. NaN where all runs diverged.
+    rates must be evenly spaced on a logarithmic scale or nearly so, as 3e-4, 1e-3, ..., 3e-1 are. NaN where all runs diverged, or none
+    has such a rate.
     """
     inside = loss.where((loss["lr"] >= lowest) & (loss["lr"] <= highest), drop=True)
+    if not inside.sizes["lr"]:
+        return xr.full_like(loss.isel(lr=0, drop=True), np.nan)
     capped = xr.where(inside < initial, inside, initial)
     return (capped - inside.min("lr")).mean("lr")
 
@@ -24,16 +27,20 @@ def slope(y: xr.DataArray, x: xr.DataArray, over: str) -> xr.DataArray:
     return (away * y).sum(over, skipna=False) / spread.where(spread > 0)
 
 
-def power_law(y: xr.DataArray, over: str) -> xr.Dataset:
-    """The line through (log10 x, log10 y), x the coordinate of the dimension `over`: its `slope`, and its `intercept` at x = 1.
+def exponent(y: xr.DataArray, over: str) -> xr.DataArray:
+    """Exponent of the power law y ~ x^exponent, x the coordinate of the dimension `over`: the least-squares slope of the logarithms.
 
-    `y` may have other dimensions, each of which gets a line of its own. NaN where a value is missing or not positive.
+    `y` may have other dimensions, each of which gets an exponent of its own. NaN where a value is missing or not positive.
     """
-    x, y = np.log10(y[over].astype(float)), np.log10(y.where(y > 0))
-    found = slope(y, x, over)
-    return xr.Dataset({"slope": found, "intercept": y.mean(over, skipna=False) - found * x.mean(over)})
+    return slope(np.log10(y.where(y > 0)), np.log10(y[over].astype(float)), over)
 
 
-def extrapolated(law: xr.Dataset, x: float | xr.DataArray) -> xr.DataArray:
-    """What a power law says at x."""
-    return 10 ** (law["intercept"] + law["slope"] * np.log10(x))
+def extrapolated(y: xr.DataArray, over: str, x: float | xr.DataArray, degree: int = 1) -> xr.DataArray:
+    """What the least-squares polynomial of log10 y in log10 of the coordinate `over` says at x: of degree 1 a power law, 2 a parabola.
+
+    NaN where a value is missing or not positive, and where there are not more values than the degree.
+    """
+    logs = np.log10(y.where(y > 0)).assign_coords({over: np.log10(y[over].astype(float))})
+    known = logs.notnull().all(over) & (logs.sizes[over] > degree)
+    law = logs.fillna(0.0).polyfit(over, min(degree, logs.sizes[over] - 1))["polyfit_coefficients"]
+    return 10 ** xr.polyval(xr.DataArray(np.log10(x)), law).where(known)

@@ -48,9 +48,13 @@ class Rules:
         return layers
 
     def notes(self, axis: Span) -> list[str]:
-        """What is above the axis and therefore not drawn."""
-        above = {text: at[at > axis.high] for text, at in self.places.items()}
-        return [f"{text} is {' and '.join(sorted(set(map(number, at))))}, above this axis" for text, at in above.items() if at.size]
+        """What is beyond the axis and therefore not drawn."""
+        found = []
+        for text, at in self.places.items():
+            for where, beyond in (("above", at[at > axis.high]), ("below", at[at < axis.low])):
+                if beyond.size:
+                    found.append(f"{text} is {' and '.join(sorted(set(map(number, beyond))))}, {where} this axis")
+        return found
 
 
 def rules(references: References, factors: Sequence[Factor], runs: int) -> Rules:

@@ -46,8 +46,9 @@ def sweep(
     factors: Sequence[Factor] | None = None,
     references: References = NONE,
     ceiling: float | None = None,
+    rings: bool = True,
 ) -> Any:
-    """The outcome of every run against the main knob, a point a run; lines join the medians over seeds, rings are round the lowest.
+    """The outcome of every run against the main knob, a point a run; lines join the medians over seeds, `rings` are round the lowest.
 
     `quantity` is a number a run (a DataArray over `run`), or the name of a variable whose final value is drawn. Colour is the first of
     the other knobs, or the first whose values have an order, such as the size of a net; panels are the next two. `factors` stand for
@@ -72,7 +73,7 @@ def sweep(
     table = table.assign(x=record[plan.main].values if plan.main else names, value=value, colour=names, **lines.columns(axis))
     table["row"] = [axis.at(1 + STRIP * (place + 0.65)) for place in np.searchsorted(rows, group.codes)]
     layers = [_medians(encoding, plan.main), _points(record, encoding, group), *lines.layers(encoding["y"])]
-    layers += [_lowest(encoding)] if plan.main else []
+    layers += [_lowest(encoding)] if plan.main and rings else []
     layers += _strip(axis, roof, encoding, crowded=table["x"].nunique() > MOST_TICKS) if len(rows) else []
     notes = [*axis.notes, *lines.notes(axis), *unseen(plan, factors)]
     about = f"{text} of {len(table)} runs against {plan.main}; {int(lost.sum())} of them diverged"
