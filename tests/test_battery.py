@@ -130,7 +130,10 @@ SAYINGS = {
     "a preset without text": (dict(presets=(Preset("fast", {}, ""),)), "Preset 'fast' has no doc"),
     "a probe twice": (dict(optional_probes=(weight,)), "The name 'weight' stands for more than one variable"),
     "a probe named like a knob": (dict(probes=(replace(weight, name="lr"),)), "The name 'lr' stands for more than one variable"),
-    "a costly default": (dict(probes=(dear,)), "Default probe 'dear' costs a backward; make it an optional probe"),
+    "a costly default": (
+        dict(probes=(dear,)),
+        "The cost of default probe 'dear' is 'backward'; make it an optional probe, or one of cost free or forward",
+    ),
     "an event without text": (dict(events=(Event("last", lambda r: r.wb["loss"][:, -1], "", "doc"),)), "Event 'last' lacks a doc or units"),
     "a view of nothing": (dict(views=(said("accuracy"),)), "There is no variable 'accuracy', which view 'chart' needs"),
     "an unknown slug": (dict(claims=(claim_of(slug="perpetual-motion"),)), "has slug 'perpetual-motion', which is not in the atlas"),

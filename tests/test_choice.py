@@ -10,7 +10,7 @@ from learners_for_tests import transformer as decoder
 
 import workbench as wb
 from workbench import places
-from workbench.engine import choice, plan, threads
+from workbench.engine import choice, measuring, plan, threads
 from workbench.engine.choice import choose, known
 from workbench.engine.lanes import Looped, Vectorised
 from workbench.engine.measured import Measured, recall, remember
@@ -24,9 +24,12 @@ def planned(study=decoder, steps=100, mode="auto", axes=None, **settings):
     return plan(study, wb.grid(**(axes or dict(seed=range(16)))).rows(study.knobs), steps, mode=mode, memory_budget=2**32, **settings)
 
 
-def chosen(ready, cores=2, monkeypatch=None, **options):
-    if monkeypatch:
-        monkeypatch.setattr(choice, "allowed", lambda: cores)
+def chosen(ready, cores=1, **options):
+    """The choices for a plan with so many cores, on which its step was measured as it was here."""
+    found = recall(ready.cohorts[0], ready.setting)
+    ready.setting = replace(ready.setting, cores=cores)
+    if found:
+        remember(ready.cohorts[0], ready.setting, found)
     choose(ready, **options)
     return ready.choices
 
@@ -44,12 +47,12 @@ def with_measurements(ready, **found):
 def test_a_step_is_measured_once_on_a_machine(monkeypatch):
     first = known(planned(), planned().cohorts[0])
     assert 0 < first.at_rest < first.in_flight and first.operations == {}
-    assert {*first.eager} == {"loop", "lanes"} and 0 < first.eager["lanes"] < first.eager["loop"]
+    assert {*first.eager} == {"loop", "lanes"} and min(first.eager.values()) > 0
 
     def measured_again(*args, **kwargs):
         raise AssertionError("it is known")
 
-    monkeypatch.setattr(choice, "seconds", measured_again)
+    monkeypatch.setattr(measuring, "seconds", measured_again)
     assert known(planned(), planned().cohorts[0]) == first
 
 
@@ -77,6 +80,21 @@ def test_a_broken_file_is_measured_anew(text):
     file.write_text(text)
     assert recall(ready.cohorts[0], ready.setting) is None
     assert known(ready, ready.cohorts[0]).in_flight > 0
+
+
+def test_the_cores_of_a_plan_are_those_it_was_made_with():
+    """While chunks train each on one core, what they measure is kept where the next plan looks for it."""
+    ready = planned()
+    ready.setting = replace(ready.setting, cores=4)
+    remember(ready.cohorts[0], ready.setting, Measured(1, 1))
+    with threads.operations_on(1):
+        assert recall(ready.cohorts[0], ready.setting) == Measured(1, 1)
+    assert recall(ready.cohorts[0], replace(ready.setting, cores=2)) is None
+
+
+def test_nothing_is_kept_of_a_study_whose_source_cannot_be_read():
+    ready = planned(replace(decoder, module="__main__"))
+    assert known(ready, ready.cohorts[0]).in_flight > 0 and recall(ready.cohorts[0], ready.setting) is None
 
 
 def test_where_nothing_can_be_kept_it_is_measured_each_time(monkeypatch, tmp_path):
@@ -117,29 +135,29 @@ def test_a_learner_that_cannot_be_mapped_is_looped_unmeasured():
 # Compiling where it pays
 
 
-def test_what_is_used_long_enough_is_compiled(monkeypatch):
+def test_what_is_used_long_enough_is_compiled():
     """16 runs at 4 ms a step: compiling 2,000 operations takes about 20 s, on one of two cores."""
     for steps, parts in ((100, ()), (300, (UPDATE,)), (1000, (UPDATE, TENS))):
-        (found,) = chosen(with_measurements(planned(steps=steps)), monkeypatch=monkeypatch)
+        (found,) = chosen(with_measurements(planned(steps=steps)), cores=2)
         assert found.compiled == parts
 
 
-def test_what_has_been_compiled_here_before_is_compiled_sooner(monkeypatch):
+def test_what_has_been_compiled_here_before_is_compiled_sooner():
     before = dict(compiling={str(UPDATE): 19.0}, compiled={str(UPDATE): 1e-3})
-    (found,) = chosen(with_measurements(planned(steps=100), **before), monkeypatch=monkeypatch)
+    (found,) = chosen(with_measurements(planned(steps=100), **before), cores=2)
     assert found.compiled == (UPDATE,)
 
 
-def test_what_was_no_faster_compiled_is_not_compiled_again(monkeypatch):
+def test_what_was_no_faster_compiled_is_not_compiled_again():
     before = dict(compiling={str(UPDATE): 19.0}, compiled={str(UPDATE): 9e-3})
-    (found,) = chosen(with_measurements(planned(steps=10**5), **before), monkeypatch=monkeypatch)
+    (found,) = chosen(with_measurements(planned(steps=10**5), **before), cores=2)
     assert found.compiled == ()
 
 
 @pytest.mark.parametrize("mode", ["auto", "compiled"])
-def test_what_would_take_minutes_to_compile_is_not_compiled(monkeypatch, mode):
+def test_what_would_take_minutes_to_compile_is_not_compiled(mode):
     many = {str(UPDATE): 2000, str(TENS): 100_000}
-    (found,) = chosen(with_measurements(planned(steps=10**5, mode=mode), operations=many), monkeypatch=monkeypatch)
+    (found,) = chosen(with_measurements(planned(steps=10**5, mode=mode), operations=many), cores=2)
     assert found.compiled == (UPDATE,)
 
 
@@ -179,14 +197,14 @@ def test_what_does_not_fit_into_memory_is_not_put_together():
 # Cores
 
 
-def test_compiled_chunks_train_on_all_cores_and_others_on_one(monkeypatch):
+def test_compiled_chunks_train_on_all_cores_and_others_on_one():
     ready = with_measurements(planned(steps=5000))
-    assert chosen(ready, 4, monkeypatch)[0].threads == 1 and ready.workers == 4
+    assert chosen(ready, 4)[0].threads == 1 and ready.workers == 4
     ready = with_measurements(planned(steps=10))
-    chosen(ready, 4, monkeypatch)
+    chosen(ready, 4)
     assert ready.workers == 1
     ready = with_measurements(planned(steps=5000))
-    chosen(ready, 4, monkeypatch, interactive=True)
+    chosen(ready, 4, interactive=True)
     assert ready.workers == 1 and ready.choices[0].compiled
 
 
@@ -200,7 +218,7 @@ def test_a_single_run_takes_all_cores_where_they_help(monkeypatch, gain, cores):
     monkeypatch.setattr(choice, "seconds", lambda make: 1.0 if Cores.now == 1 else 1 / gain)
     ready = planned(axes=dict(seed=0))
     remember(ready.cohorts[0], ready.setting, Measured(1, 1, {str(UPDATE): 10**6, str(TENS): 10**6}, {"loop": 1e-3}))
-    assert chosen(ready, 2, monkeypatch)[0].threads == cores and Cores.now == 1
+    assert chosen(ready, 2)[0].threads == cores and Cores.now == 1
 
 
 def test_one_core_is_left_unless_the_number_was_chosen(monkeypatch):

@@ -205,7 +205,8 @@ def test_run_and_report_write_a_report(call):
 def test_a_stopped_run_says_what_stays_and_leaves_it_readable(call, monkeypatch, number, code):
     monkeypatch.setattr(catalogue, "find", lambda name: command_line.stopping(number, 200))
     answer = call("run", "parabola", "--steps", 1000)
-    sentence = "Interrupted; what was measured stands in 'parabola.nc.partial.zarr' and opens with wb.open('parabola.nc')."
+    sentence = "Interrupted; what was measured stands in 'parabola.nc.partial.zarr' and opens with wb.open('parabola.nc'). "
+    sentence += "The same command with --resume goes on."
     assert (answer.code, answer.out) == (code, "")
     assert answer.err.splitlines()[-1] == sentence
     assert "Traceback" not in answer.err

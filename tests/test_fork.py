@@ -90,6 +90,25 @@ def test_a_switch_made_at_a_step_is_repeated_from_that_step_and_later_ones(step,
         assert set(json.loads(parent.attrs["deviation"]).values()) == {0.0}
 
 
+def test_runs_that_no_longer_share_a_batch_do_not_train_by_a_step_that_takes_it_so():
+    """The task reads the rate: with one run there is one batch, with another rate in the fork there are two."""
+
+    def scaled(knobs, key):
+        batch = perceptron.task(knobs, key)
+        return batch | {"x": batch["x"] * knobs.lr}
+
+    scaled.reads = ("lr",)
+    study = replace(perceptron, task=scaled)
+    children = []
+    for mode in ("lanes", "compiled"):
+        record = wb.run(study, lr=0.1, steps=20, mode=mode)
+        parent, child = wb.fork(record, run=0, step=10, study=study, lr=0.3)
+        assert json.loads(parent.attrs["layouts"])[0]["compiled"] == []
+        np.testing.assert_allclose(parent.wb["train_loss"], record.wb["train_loss"][:, 10:], rtol=1e-4)
+        children.append(child.wb["train_loss"])
+    np.testing.assert_allclose(*children, rtol=1e-4)
+
+
 def test_a_refusal_comes_before_training(monkeypatch):
     record = wb.run(student, steps=9)
     monkeypatch.setattr(type(student.learner), "step", None)

@@ -146,18 +146,26 @@ def test_at_most_five_parts_of_a_cohort_are_compiled():
 # Where nothing can be compiled
 
 
-def test_without_a_compiler_the_runs_go_on_and_it_is_said_once(monkeypatch):
+@pytest.fixture
+def afresh(monkeypatch):
+    """A process that has not tried to compile anything."""
+    monkeypatch.setattr(programs, "_given_up", [])
+
+
+@pytest.mark.parametrize("broken", ["get_cpp_compiler", "compile"])
+def test_without_a_compiler_the_runs_go_on_and_it_is_said_once(monkeypatch, afresh, broken):
+    """No compiler is found, or the one that is found fails."""
+
     def fails(*args, **kwargs):
         raise RuntimeError("\nNo working C++ compiler found\nin 5 places")
 
-    monkeypatch.setattr(programs, "_said", False)
-    monkeypatch.setattr(torch._inductor, "compile", fails)
+    monkeypatch.setattr(programs if broken == "get_cpp_compiler" else torch._inductor, broken, fails)
     settings = dict(steps=12, width=[4, 8], **AXES)
-    with pytest.warns(
-        UserWarning, match=r"^Steps cannot be compiled here \(No working C\+\+ compiler found\); the runs go on without"
-    ) as said:
+    sentence = r"^Steps cannot be compiled here \(No working C\+\+ compiler found\); runs go on without"
+    with pytest.warns(UserWarning, match=sentence) as said:
         record = wb.run(perceptron, mode="compiled", **settings)
     assert len(said) == 1
+    assert all(entry["compiled"] == [] for entry in json.loads(record.attrs["layouts"])), "a record says how its runs were computed"
     np.testing.assert_allclose(record.wb["train_loss"], wb.run(perceptron, mode="lanes", **settings).wb["train_loss"], rtol=1e-4)
 
 

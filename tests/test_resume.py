@@ -98,6 +98,16 @@ def test_a_run_that_diverged_before_the_stop_stays_diverged(monkeypatch, tmp_pat
     assert_same(whole, wb.run(parabola, out=tmp_path / "x.nc", resume=True, **settings))
 
 
+def test_a_run_that_diverged_by_its_last_update_stays_diverged(monkeypatch, tmp_path):
+    often = wb.run(perceptron, lr=1e30, steps=20, mode="lanes")
+    steps = int(often["events"]["diverged_step"][0])
+    settings = dict(lr=1e30, width=[4, 8], steps=steps, mode="lanes")
+    whole = wb.run(perceptron, **settings)
+    assert whole["events"]["diverged_step"].values[0] == steps
+    stopped(monkeypatch, tmp_path / "x.nc", 0, steps, **settings)
+    assert_same(whole, wb.run(perceptron, out=tmp_path / "x.nc", resume=True, **settings))
+
+
 def test_a_learner_whose_states_cannot_be_kept_begins_again(monkeypatch, tmp_path):
     settings = dict(steps=30, seed=[0, 1])
     whole = wb.run(server, **settings)
@@ -133,13 +143,13 @@ def test_what_is_complete_is_not_resumed(tmp_path):
     ("other", "sentence"),
     [
         (dict(steps=70), r"was begun with steps 60, not 70; give what it was begun with"),
-        (dict(seed=[0, 1]), r"was begun with design \[.*\], not \[.*\]"),
+        (dict(seed=[0, 1]), r"was begun with other values of seed; give"),
         (dict(dtype="float64"), "was begun with dtype float32, not float64"),
         (
             dict(study=replace(perceptron, probes=perceptron.probes[:1])),
             r"was begun with other probes, or on other clocks \(weight_norm_total\)",
         ),
-        (dict(study=parabola), "was begun with design"),
+        (dict(study=parabola), "was begun with other values of horizon, lr, seed, width"),
     ],
 )
 def test_a_record_of_another_plan_is_refused_and_stays(monkeypatch, tmp_path, other, sentence):
@@ -168,6 +178,65 @@ def test_a_damaged_state_is_passed_over(monkeypatch, tmp_path):
     for file in (tmp_path / "x.nc.checkpoints").iterdir():
         file.write_bytes(b"no state")
     assert_same(whole, wb.run(perceptron, out=tmp_path / "x.nc", resume=True, **settings))
+
+
+def test_only_what_goes_to_a_file_can_be_resumed():
+    with pytest.raises(InputError, match=r"give out= \(--out\) together with resume="):
+        wb.run(perceptron, steps=5, resume=True)
+
+
+def test_a_complete_record_is_not_replaced_at_the_end_of_a_resumed_run(monkeypatch, tmp_path):
+    """A run with overwrite that was stopped; going on with it must say at the start that it would replace what stands there."""
+    before = wb.run(perceptron, steps=5, out=tmp_path / "x.nc")
+    stopped(monkeypatch, tmp_path / "x.nc", 0, 30, steps=60, mode="lanes", overwrite=True, **AXES)
+    with pytest.raises(InputError, match="exists; give another name, or replace it with overwrite=True"):
+        wb.run(perceptron, out=tmp_path / "x.nc", resume=True, steps=60, mode="lanes", **AXES)
+    assert_same(before, wb.open(tmp_path / "x.nc"))
+    settings = dict(steps=60, mode="lanes", **AXES)
+    assert_same(wb.run(perceptron, **settings), wb.run(perceptron, out=tmp_path / "x.nc", resume=True, overwrite=True, **settings))
+
+
+def test_states_alone_are_no_run_to_go_on_with(tmp_path):
+    wb.run(perceptron, steps=10, keep=5, out=tmp_path / "x.nc")
+    (tmp_path / "x.nc").unlink()
+    with pytest.raises(InputError, match=r"left '.*x\.nc\.checkpoints': move it away, give another name"):
+        wb.run(perceptron, steps=10, out=tmp_path / "x.nc", resume=True)
+
+
+def test_compiled_runs_on_two_cores_that_are_killed_end_as_on_one_and_are_forked_from_there(tmp_path):
+    """SIGKILL in a process with two threads, going on in another, and the whole in a third with one thread: the same bits."""
+    code = f"""
+import os, signal, sys
+sys.path.append({str(ROOT / "tests")!r})
+from learners_for_tests import perceptron
+import workbench as wb
+from workbench.engine import growing
+from workbench.schema import Progress
+out, kill = sys.argv[1], len(sys.argv) > 2
+wb.run
+growing.FLUSH_SECONDS, growing.FLUSH_SHARE, sys.modules["workbench.engine.run"].LATEST_SECONDS = 0, float("inf"), 0
+take = growing.Growing.take
+def killed(self, item):
+    take(self, item)
+    if kill and isinstance(item, Progress) and item.done >= 40 and 5 in item.runs:
+        os.kill(os.getpid(), signal.SIGKILL)
+growing.Growing.take = killed
+wb.run(perceptron, lr=[0.01, 0.3], seed=range(16), steps=100, mode="compiled", out=out, resume=True)
+"""
+
+    def process(cores, *words):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
+        return subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True).returncode
+
+    assert process(2, "x.nc", "kill") == -signal.SIGKILL
+    assert process(2, "x.nc") == process(1, "whole.nc") == 0
+    record, whole = wb.open(tmp_path / "x.nc"), wb.open(tmp_path / "whole.nc")
+    assert (record.attrs["threads"], whole.attrs["threads"]) == (min(2, len(os.sched_getaffinity(0))), 1)
+    assert all(entry["compiled"] for entry in json.loads(record.attrs["layouts"]))
+    assert_same(whole, record)
+    parent, _ = wb.fork(whole, run=20, step=50, study=perceptron, lr=0.1, progress=False)
+    assert json.loads(parent.attrs["layouts"])[0]["compiled"]
+    assert set(json.loads(parent.attrs["deviation"]).values()) == {0.0}
 
 
 @pytest.mark.extras

@@ -8,6 +8,8 @@ from .dims import DIMS
 from .errors import unknown
 
 CLOCKS = (1, 10, 100, 1000)
+Cost = Literal["free", "forward", "backward", "curvature"]  # what is computed beyond the update
+CHEAP: tuple[Cost, ...] = ("free", "forward")
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Probe:
     units: str
     every: int
     on: Literal["moment", "state"]
-    cost: Literal["free", "backward", "curvature"]
+    cost: Cost
     dtype: str
     vectorised: bool
     doc: str
@@ -43,7 +45,7 @@ def probe(
     units: str = "1",
     every: int = 1,
     on: Literal["moment", "state"] = "moment",
-    cost: Literal["free", "backward", "curvature"] = "free",
+    cost: Cost = "free",
     dtype: str = "float32",
     vectorised: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Probe]:

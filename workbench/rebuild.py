@@ -41,7 +41,7 @@ def rebuild(name: str, folder: Path | None = None, *, progress: bool | None = No
 def finished(study: Study, **options: Any) -> xr.DataTree:
     """The record of a run that reached its end; one that was interrupted goes on as the interrupt it was."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Interrupted after")
+        warnings.filterwarnings("ignore", "Interrupted")
         record = run(study, **options)
     if "interrupted" in record.attrs:
         raise KeyboardInterrupt

@@ -78,12 +78,9 @@ class Store:
                 for variable, da in node.data_vars.items():
                     self.group[name][variable][where] = da.values[where]
         self.behind.clear()
-        for variable, da in self.record["events"].to_dataset(inherit=False).data_vars.items():
-            self.group["events"][variable][:] = da.values
-
-    def remove(self) -> None:
-        """Delete the store, once the finished record is saved."""
-        shutil.rmtree(self.path)
+        events = self.record["events"].to_dataset(inherit=False).data_vars
+        for variable in sorted(events, key="steps_done".__eq__):  # last, as it says that all the others are there
+            self.group["events"][variable][:] = events[variable].values
 
 
 def _write_files(folder: Path, files: Mapping[str, Buffer]) -> None:

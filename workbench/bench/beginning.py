@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ..errors import InputError
 from ..places import CACHE_VARIABLE
 from . import Asked
 from .contenders import WITHOUT_JAX, installed, kind
@@ -84,4 +85,7 @@ def _of_process(contender: str, case: str, cache: str) -> tuple[int, float]:
     code = CODE.format(contender=contender, case=case)
     place = {CACHE_VARIABLE: cache, "TORCHINDUCTOR_CACHE_DIR": cache}
     command = [sys.executable, "-c", code]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | place).stdout)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | place)
+    if done.returncode:
+        raise InputError(f"The process of {contender!r} on case {case!r} ended in an error: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)

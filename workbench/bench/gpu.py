@@ -1,11 +1,13 @@
 """Speed on a GPU: 1 to 1,024 runs of the small transformer in runs x steps a second, beside the plain loop there."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
 
+from ..engine import devices
 from ..errors import InputError
 from . import Asked
 from .cases import Case, named
@@ -17,17 +19,17 @@ from .tables import Table, number, spread
 RUNS = (1, 16, 256, 1024)
 LOOPED = 4  # runs of the plain loop, which takes as long for each of many
 TARGETS = {1024: 50.0}
-PRECISIONS = {"float32": "highest", "bfloat16 products": "medium"}
+PRECISIONS = {"float32": False, "bfloat16": True}  # whether torch.autocast takes bfloat16
 MODES = {"engine": "auto", "compiled": "compiled"}
 
 
 def measure(asked: Asked) -> xr.Dataset:
     """Seconds of an update of one run over (precision, runs, contender, pair)."""
-    device = checked(asked.device)
+    device = devices.usable(asked.device, "cpu or cuda")
     if len(cases := named(asked.cases or ("d32",))) > 1:
         raise InputError("On a GPU one case is measured at a time; give --case once.")
     found = xr.concat([_at(precision, cases[0], device, asked) for precision in PRECISIONS], "precision")
-    return found.assign_coords(precision=list(PRECISIONS)).assign_attrs(case=cases[0].name, device=_name(device))
+    return found.assign_coords(precision=list(PRECISIONS)).assign_attrs(case=cases[0].name, device=devices.called(device))
 
 
 def tables(found: xr.Dataset) -> Iterator[Table]:
@@ -35,7 +37,7 @@ def tables(found: xr.Dataset) -> Iterator[Table]:
     each = [found.sel(precision=precision, runs=runs) for precision in found["precision"].values for runs in found["runs"].values]
     notes = [
         f"Runs x steps a second of {found.attrs['case']} on {found.attrs['device']}: medians, and ratios of a round.",
-        "bfloat16 products: torch.set_float32_matmul_precision('medium'), for the plain loop as well.",
+        "bfloat16 is that of torch.autocast, for the plain loop as well.",
     ]
     columns = ("precision", "runs", "plain", *MODES, *(f"{mode}/plain" for mode in MODES), "to reach", "engine trained")
     yield Table("Speed on the GPU", columns, [_row(one) for one in each], notes, (columns[0], columns[-1]))
@@ -51,12 +53,9 @@ def _row(one: xr.Dataset) -> list[str]:
 
 
 def _at(precision: str, case: Case, device: torch.device, asked: Asked) -> xr.Dataset:
-    usual = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(PRECISIONS[precision])
-    try:
-        seconds, ways = zip(*(_of(case, device, runs, asked, precision) for runs in RUNS), strict=True)
-    finally:
-        torch.set_float32_matmul_precision(usual)
+    own = replace(case, study=replace(case.study))  # so that no program of another precision is taken for one of this
+    with torch.autocast(device.type, torch.bfloat16, enabled=PRECISIONS[precision]):
+        seconds, ways = zip(*(_of(own, device, runs, asked, precision) for runs in RUNS), strict=True)
     return xr.Dataset(
         {
             "seconds": (("runs", "contender", "pair"), list(seconds), {"long_name": "time of an update of one run", "units": "s"}),
@@ -71,17 +70,3 @@ def _of(case: Case, device: torch.device, runs: int, asked: Asked, precision: st
     made |= {name: Engine(case, device, runs, mode) for name, mode in MODES.items()}
     seconds, _ = rounds(made, asked, f"{case.name}, {runs} runs, {precision}")
     return list(seconds.values()), made["engine"].way
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def checked(device: str) -> torch.device:
-    """The device, if it can be computed on; InputError otherwise."""
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}); choose cpu or cuda.") from error
-    return found

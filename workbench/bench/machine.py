@@ -4,23 +4,21 @@ import os
 import platform
 import shlex
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..engine.measured import processor
 from ..engine.threads import allowed
 
 PACKAGES = ("torch", "jax", "numpy", "xarray")
-CPU_TABLE = Path("/proc/cpuinfo")
 
 
 def described() -> dict[str, Any]:
     """Processor, cores that may be taken, system, versions and date, as attributes."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": allowed(),
         "system": platform.platform(),
         "python": platform.python_version(),
@@ -36,13 +34,6 @@ def line(attrs: dict[str, Any]) -> str:
     """The same in a line."""
     versions = ", ".join(f"{package} {attrs[package]}" for package in PACKAGES if package in attrs)
     return f"{attrs['processor']}, {attrs['cores']} cores; Python {attrs['python']}, workbench {attrs['workbench']}, {versions}."
-
-
-def _processor() -> str:
-    with suppress(OSError):
-        rows = CPU_TABLE.read_text(encoding="utf-8").splitlines()
-        return next((row.partition(":")[2].strip() for row in rows if row.startswith("model name")), platform.machine())
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str:

@@ -52,7 +52,7 @@ def tables(found: xr.Dataset) -> Iterator[Table]:
     rows = [
         ["runs without a file, s", spread(without), ""],
         ["the same with a file, s", spread(writing), ""],
-        ["cost of the file, %", spread(100 * (writing / without - 1)), ""],
+        ["cost of the file, %", spread(100 * (writing / without - 1)), "2.00"],
         ["opening a large record, s", spread(found["opening"].values), "1.00"],
         ["drawing its summary, s", spread(found["drawing"].values), "2.00"],
     ]

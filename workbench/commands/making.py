@@ -34,7 +34,9 @@ class Memory(click.ParamType):
 
 @click.command()
 @click.argument("study")
-@click.option("--budget", metavar="smoke|demo|full", help="The study's own design and steps for 3 seconds, 2 minutes or a full record.")
+@click.option(
+    "--budget", metavar="NAME", help="A design and steps of the study's own: smoke (3 seconds), demo (2 minutes), full, or another of its."
+)
 @click.option("--preset", metavar="NAME", help="A named starting point of the study.")
 @click.option("--set", "settings", multiple=True, metavar="KNOB=V1,V2", help="Values of a knob; several knobs are crossed.")
 @click.option("--seeds", type=COUNT, help="Repeat every run with this many seeds: 0, 1, ...")
@@ -63,7 +65,7 @@ def run(study: str, settings: Sequence[str], seeds: int | None, out: Path | None
     workbench run entropy_collapse --set lr=1e-3,1e-2 --set qk_norm=false,true --seeds 4 --steps 500 --out my.nc
     """
     out = out or Path(f"{study}.nc")
-    with stoppable(out):
+    with stoppable(out, "The same command with --resume goes on."):
         from ..catalogue import find
 
         found = find(study)
@@ -95,8 +97,8 @@ def rebuild(study: str) -> None:
 
 
 @contextmanager
-def stoppable(out: Path) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the command with one sentence on what stays readable, and 128 + the signal's number as exit code."""
+def stoppable(out: Path, hint: str = "") -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the command with what stays readable and a `hint`, and 128 + the signal's number as exit code."""
     received = [signal.SIGINT]
 
     def stop(number: int, frame: Any) -> None:
@@ -107,20 +109,20 @@ def stoppable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(_what_stays(out), err=True)
+        click.echo(_what_stays(out, hint), err=True)
         raise SystemExit(128 + received[0]) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def _what_stays(out: Path) -> str:
+def _what_stays(out: Path, hint: str) -> str:
     from ..store import partial_path
 
     partial = partial_path(out)
     if not partial.exists():
         return "Interrupted before anything was measured; nothing was written."
     name = str(partial if out.exists() else out)
-    return f"Interrupted; what was measured stands in {str(partial)!r} and opens with wb.open({name!r})."
+    return f"Interrupted; what was measured stands in {str(partial)!r} and opens with wb.open({name!r}). {hint}".rstrip()
 
 
 def axes(study: Any, settings: Sequence[str], seeds: int | None) -> dict[str, list[Any]]:

@@ -47,9 +47,12 @@ def bench(what: Sequence[str], out: Path | None, force: bool, **options: Any) ->
 
     attrs = machine.described()
     click.echo(machine.line(attrs))
-    found = {part: _measured(part, asked) for part in parts}
+    found = {}
+    for part in parts:
+        found[part] = _measured(part, asked)
+        if out:
+            _save(found, attrs, out)
     if out:
-        _save(found, attrs, out)
         click.echo(f"\nMeasured  {out}")
 
 
@@ -66,10 +69,11 @@ def _parts(what: Sequence[str], device: str) -> Sequence[str]:
 
 def _check(parts: Sequence[str], asked: Asked) -> None:
     """InputError now, before minutes of measuring, for what cannot be measured."""
-    from ..bench import cases, gpu, probes
+    from ..bench import cases, probes
+    from ..engine import devices
 
     cases.named(asked.cases)
-    gpu.checked(asked.device)
+    devices.usable(asked.device, "cpu or cuda")
     if "probes" in parts:
         probes.transformers(asked.cases)
 

@@ -2,29 +2,24 @@
 
 import json
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import torch
 
 from . import memory
-from .chunks import Chunk
 from .cohorts import Cohort
 from .draws import Draws
-from .lanes import LAYOUTS, Layout, Looped, Vectorised, size_in_bytes
-from .measured import Measured, recall, remember
+from .lanes import LAYOUTS, Layout, Looped, Vectorised
+from .measured import Measured, recall
+from .measuring import MEASURING, known, seconds
 from .plans import Choice, Plan, chunk_of
-from .programs import MOST, Part, parts_at
-from .threads import ONE_AT_A_TIME, allowed, operations_on
+from .programs import MOST, Part, Programs, can_compile, parts_at
+from .threads import ONE_AT_A_TIME, operations_on
 
 MODES = ("auto", *LAYOUTS, "compiled")
-TRIED = 8  # lanes
-REPEATS = 3
-
 # What compiled lanes hold in flight together: with more, memory is asked from the system at every step (docs/performance.md).
 BYTES_TOGETHER = 2**25
 SIZES = (1, 2, 4, 8)
@@ -34,7 +29,6 @@ FIXED_COST = 0.5  # of a compiled step beside its lanes, in lanes
 SPEED_UP = 3.0
 SECONDS_PER_OPERATION = 0.01
 MOST_OPERATIONS = 10_000  # beyond which compiling takes minutes: the Lanczos steps of a curvature probe are a hundred thousand
-MEASURING = 0.3  # of an update: what a part that only measures takes, to run and to compile
 SECONDS_WARM = 2.0  # to compile again what Inductor has in its cache
 
 WORTH_ALL_CORES = 1.3
@@ -50,19 +44,31 @@ def choose(plan: Plan, *, interactive: bool = False) -> None:
 def choose_again(plan: Plan, layouts: str) -> None:
     """Put into the plan the choices that `Plan.layouts` of an earlier one says."""
     plan.choices = [Choice.of(entry) for entry in json.loads(layouts)]
-    plan.workers = _workers(plan, plan.choices, allowed())
+    plan.workers = _workers(plan, plan.choices, _most_workers(plan))
+
+
+def eager(plan: Plan, cohort: Cohort, choice: Choice) -> Choice:
+    """The choice for chunks of the same runs whose step could not be compiled."""
+    return replace(choice, layout=_layout("auto", known(plan, cohort), choice.together), compiled=(), shared=False)
 
 
 def _choices(plan: Plan, interactive: bool) -> tuple[list[Choice], int]:
-    on_cpu = plan.setting.device.type == "cpu"
-    most = min(plan.runs, allowed()) if on_cpu and not interactive else 1
+    most = 1 if interactive else _most_workers(plan)
     with ONE_AT_A_TIME, torch.no_grad():
         found = [_choice(plan, cohort, most) for cohort in plan.cohorts]
         workers = _workers(plan, found, most)
         if workers > 1:
             return [replace(choice, threads=1) for choice in found], workers
-        alone = plan.runs == 1 and on_cpu and not interactive and plan.setting.steps - plan.start >= LONG
+        alone = plan.runs == 1 and _on_cpu(plan) and not interactive and plan.setting.steps - plan.start >= LONG
         return [replace(found[0], threads=_cores_for_one(plan, found[0]))] if alone else found, 1
+
+
+def _most_workers(plan: Plan) -> int:
+    return min(plan.runs, plan.setting.cores) if _on_cpu(plan) else 1
+
+
+def _on_cpu(plan: Plan) -> bool:
+    return plan.setting.device.type == "cpu"
 
 
 def _workers(plan: Plan, choices: Sequence[Choice], most: int) -> int:
@@ -72,59 +78,14 @@ def _workers(plan: Plan, choices: Sequence[Choice], most: int) -> int:
 
 
 def is_compiled(plan: Plan, choice: Choice) -> bool:
-    """Whether all that this choice compiles has been compiled on this machine before, which makes it quick."""
-    made = [found.compiling if (found := recall(cohort, plan.setting)) else {} for cohort in plan.cohorts]
-    return all(str(part) in each for each in made for part in choice.compiled)
+    """Whether all that this choice compiles has been compiled before, in this process or on this machine, which makes it quick."""
+    return all(_is_compiled(plan, cohort, choice) for cohort in plan.cohorts)
 
 
-def known(plan: Plan, cohort: Cohort, parts: Sequence[Part] = ()) -> Measured:
-    """What is known of the step of a cohort and of these parts of it; what is wanted and not known yet is measured."""
-    found = recall(cohort, plan.setting) or Measured()
-    before = deepcopy(found)
-    missing = [part for part in parts if str(part) not in found.operations]
-    if missing or not found.in_flight:
-        alone = chunk_of(plan, cohort, range(1), Vectorised)
-        alone.step(plan.setting.steps)  # so that data are there before memory is counted
-        with memory.Meter() as meter:
-            alone.step(plan.setting.steps)  # at the end every clock fires
-        found.at_rest, found.in_flight = size_in_bytes(alone.states), meter.peak
-        found.operations |= {str(part): _operations(alone, part) for part in missing}
-    layouts = (Looped, Vectorised) if len(cohort.runs) > 1 else (Looped,)
-    for layout in layouts if plan.mode == "auto" else ():
-        if layout.name not in found.eager:
-            few = range(min(TRIED, len(cohort.runs)) if layout is Vectorised else 1)
-            found.eager[layout.name] = seconds(partial(chunk_of, plan, cohort, few, layout)) / len(few)
-    if found != before:
-        remember(cohort, plan.setting, found)
-    return found
-
-
-def _operations(chunk: Chunk, part: Part) -> int:
-    """Tensor operations of a part; one that only measures does what its probes do, and some of the step."""
-    update = Part(part.phase, 1)
-    with memory.Meter() as usual:
-        chunk.eager(1, [update])
-    if part.updates:
-        return usual.operations
-    with memory.Meter() as more:
-        chunk.eager(1, [update, part])
-    return more.operations - usual.operations + round(MEASURING * usual.operations)
-
-
-def seconds(make: Callable[[], Chunk], repeats: int = REPEATS) -> float:
-    """Seconds of the fastest of some updates, of which nothing is kept; infinite where they do not fit into memory."""
-    best = math.inf
-    try:
-        chunk = make()
-        for _ in range(repeats):
-            began = time.perf_counter()
-            chunk.step(1)
-            if chunk.setting.device.type == "cuda":
-                torch.cuda.synchronize(chunk.setting.device)
-            best = min(best, time.perf_counter() - began)
-    except torch.OutOfMemoryError:
-        pass
-    return best
+def _is_compiled(plan: Plan, cohort: Cohort, choice: Choice) -> bool:
+    here = Programs(cohort, plan.setting, choice.compiled, choice.together, choice.threads, choice.shared)
+    before = found.compiling if (found := recall(cohort, plan.setting)) else {}
+    return all(str(part) in before for part in here.missing)
 
 
 def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
@@ -134,8 +95,7 @@ def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
     uses = _uses(plan, cohort)
     found = known(plan, cohort, list(uses))
     fitting = plan.budget // workers // max(1, found.at_rest + found.in_flight)
-    on_cpu = plan.setting.device.type == "cpu"
-    together = _together(runs, found.in_flight, fitting, workers) if on_cpu else memory.chunk_size(runs, fitting)
+    together = _together(runs, found.in_flight, fitting, workers) if _on_cpu(plan) else memory.chunk_size(runs, fitting)
     compiled = tuple(part for part, times in uses.items() if _pays(plan, part, times * runs, found, together, workers))
     if any(part.updates for part in compiled):
         shared = Draws(cohort, range(runs), plan.setting.dtype, plan.setting.device).shared
@@ -145,8 +105,9 @@ def _choice(plan: Plan, cohort: Cohort, workers: int) -> Choice:
 
 def _uses(plan: Plan, cohort: Cohort) -> dict[Part, int]:
     """The parts of the step that may be compiled, and how often each is used by a run; those used most first."""
-    if plan.mode in LAYOUTS or (plan.mode == "auto" and plan.setting.device.type != "cpu"):
-        return {}  # what compiling takes and saves on a GPU has not been measured
+    on_a_gpu = plan.mode == "auto" and not _on_cpu(plan)  # what compiling takes and saves there has not been measured
+    if plan.mode in LAYOUTS or on_a_gpu or not can_compile(plan.setting.device):
+        return {}
     steps = range(plan.start, plan.setting.steps + 1)
     return dict(Counter(part for step in steps for part in parts_at(cohort, step, plan.setting.steps)).most_common(MOST))
 
@@ -183,9 +144,9 @@ def _pays(plan: Plan, part: Part, times: int, found: Measured, together: int, wo
 def _cores_for_one(plan: Plan, choice: Choice) -> int:
     """Cores that each operation of a single run takes: all, if that makes it clearly faster. Not remembered, as the load changes."""
     cores = choice.threads
-    if allowed() == cores:
+    if plan.setting.cores == cores:
         return cores
     make = partial(chunk_of, plan, plan.cohorts[0], [0], choice.layout)
     usual = seconds(make)
-    with operations_on(allowed()):
-        return allowed() if usual > WORTH_ALL_CORES * seconds(make) else cores
+    with operations_on(plan.setting.cores):
+        return plan.setting.cores if usual > WORTH_ALL_CORES * seconds(make) else cores

@@ -102,7 +102,7 @@ class Chunk:
             return self.layout.map(partial(fn, now), *given)
 
     def _compiled(self, step: int, parts: Sequence[Part], ready: Mapping[Part, Program]) -> tuple[Any, dict[str, Tensor], Tensor]:
-        """The update always comes from the same program: what is measured beside it does not change a run."""
+        """The update always comes from the same program: what is measured on slower clocks does not change a run."""
         _, *given = self.call(step, parts[0])
         new, (seen, finite) = ready[parts[0]](*given)
         left = [part for part in parts[1:] if part not in ready]

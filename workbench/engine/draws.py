@@ -67,7 +67,8 @@ class Draws:
 
     def _in_turn(self, step: int) -> tuple[Any, bool]:
         keys = noise.fold(self.keys, torch.tensor(step, device=self.device))
-        drawn = [self._one(key, {name: values[i] for name, values in self.lanes.items()}) for i, key in enumerate(keys)]
+        with ONE_AT_A_TIME:
+            drawn = [self._one(key, {name: values[i] for name, values in self.lanes.items()}) for i, key in enumerate(keys)]
         if self.shared:
             return drawn[0], True
         of_lanes = [drawn[i] for i in self.of_lane]

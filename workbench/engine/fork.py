@@ -17,9 +17,10 @@ from ..progress import ProgressBar
 from ..record import blank, clocks_of, fill, timeline, with_events
 from ..schema import Change, Progress, Slab
 from ..study import Study, Terms
-from . import checkpoints
+from . import checkpoints, devices
 from .choice import choose, is_compiled
-from .cohorts import prepared
+from .cohorts import Cohort, prepared
+from .draws import Draws
 from .lanes import cast
 from .plans import Choice, Plan, plan
 from .provenance import computation, provenance
@@ -56,10 +57,15 @@ class Past:
 
     def plan(self, rows: Sequence[Mapping[str, Any]], steps: int, **settings: Any) -> Plan:
         """A plan of runs that are computed as this one was; but not compiled where that would have to be done first."""
-        ready = plan(self.study, rows, steps, mode=self.choice.layout.name, device=self.device, dtype=self.dtype, **settings)
-        if is_compiled(ready, self.choice):
+        of_all = dict(mode=self.choice.layout.name, device=self.device, dtype=self.dtype, probes=self.probes, clocks=self.clocks)
+        ready = plan(self.study, rows, steps, **of_all, **settings)
+        if is_compiled(ready, self.choice) and all(map(self._draws_alike, ready.cohorts)):
             ready.choices = [self.choice] * len(ready.cohorts)
         return ready
+
+    def _draws_alike(self, cohort: Cohort) -> bool:
+        """Whether its runs have one batch if the compiled step takes it that they do."""
+        return not self.choice.shared or Draws(cohort, range(len(cohort.runs)), self.dtype, self.device).shared
 
 
 def fork(
@@ -88,7 +94,7 @@ def fork(
     _switched(past, before, after)  # a refusal comes before the parent is trained again
     state = state_at(past, record.encoding.get("source"), step, progress)
     states = {PARENT: state, CHILD: adapted(past, state, before, after)}
-    ready = past.plan([before, after], stop, start=step, states=states, probes=past.probes, clocks=past.clocks)
+    ready = past.plan([before, after], stop, start=step, states=states)
     choose(ready)
     ready.schema.attrs.update(provenance(past.study, ready) | computation(ready))
     both = blank(ready.schema)
@@ -96,7 +102,7 @@ def fork(
         if isinstance(item, (Slab, Progress)):
             fill(both, item)
     changed = [Change(0, step, name, before[name], after[name], parent=run) for name in after if after[name] != before[name]]
-    parent, child = _alone(both, PARENT, past, []), _alone(both, CHILD, past, changed)
+    parent, child = _alone(both, ready, PARENT, past, []), _alone(both, ready, CHILD, past, changed)
     parent.attrs["deviation"] = json.dumps(deviation(record, parent, run))
     return parent, child
 
@@ -162,7 +168,7 @@ def past_of(record: xr.DataTree, run: int, step: int, study: Study | None) -> Pa
     row = {name: spec.check(record[name].sel(run=run).values[()]) for name, spec in axes(study.knobs).items()}
     row |= {c.knob: c.old for c in reversed(changes) if c.step <= start}
     choice = next(Choice.of(entry) for entry in json.loads(record.attrs["layouts"]) if run in entry["runs"])
-    device = torch.device("cpu" if record.attrs["device"].startswith("cpu") else "cuda")
+    device = devices.of_record(record)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"The record was made on {record.attrs['device']!r}, and there is no GPU here; fork it where there is one.")
     probes = tuple(p.name for p in study.optional_probes if p.name in record.wb)
@@ -216,11 +222,12 @@ def _advanced(past: Past, row: Mapping[str, Any], state: Any, start: int, stop: 
     raise AssertionError("a stream that stops early ends with the states there")
 
 
-def _alone(both: xr.DataTree, which: int, past: Past, changed: Sequence[Change]) -> xr.DataTree:
+def _alone(both: xr.DataTree, ready: Plan, which: int, past: Past, changed: Sequence[Change]) -> xr.DataTree:
     nodes = {name: node.to_dataset(inherit=False) for name, node in both.children.items()}
     nodes = {name: node.isel(run=[which]) if "run" in node.dims else node for name, node in nodes.items()}
     root = both.to_dataset().isel(run=[which]).assign_coords(run=[0])
     nodes["timeline"] = timeline([*(replace(c, run=0) for c in past.changes), *changed])
     one = xr.DataTree.from_dict({"/": root, **{k: n.assign_coords(run=[0]) if "run" in n.dims else n for k, n in nodes.items()}})
-    one.attrs |= {"layouts": json.dumps([past.choice.entry([0])]), "design": Design(()).to_json()}
+    choice = next(choice for cohort, choice in zip(ready.cohorts, ready.choices, strict=True) if which in cohort.runs)
+    one.attrs |= {"layouts": json.dumps([choice.entry([0])]), "design": Design(()).to_json()}
     return with_events(one, past.study.events)

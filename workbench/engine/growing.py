@@ -13,7 +13,7 @@ from . import checkpoints
 from .stream import Item, Kept
 
 FLUSH_SECONDS = 2.0
-FLUSH_SHARE = 0.02  # of the time, at most
+FLUSH_SHARE = 0.01  # of the time, at most
 
 
 class Growing:

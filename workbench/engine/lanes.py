@@ -48,10 +48,6 @@ class Vectorised:
         return lane(states, index)
 
     @staticmethod
-    def select(states: Any, indices: Sequence[int]) -> Any:
-        return tree_map(lambda leaf: leaf[list(indices)], states)
-
-    @staticmethod
     def map(fn: Callable[..., Any], states: Any, batch: Any, shared_batch: bool, *per_lane: Any) -> tuple[Any, Any]:
         dims = (0, None if shared_batch else 0, *(0 for _ in per_lane))
         return torch.vmap(fn, in_dims=dims)(states, batch, *per_lane)
@@ -69,10 +65,6 @@ class Looped:
     @staticmethod
     def unpack(states: Any, index: int) -> Any:
         return states[index]
-
-    @staticmethod
-    def select(states: Any, indices: Sequence[int]) -> Any:
-        return [states[i] for i in indices]
 
     @staticmethod
     def map(fn: Callable[..., Any], states: Any, batch: Any, shared_batch: bool, *per_lane: Any) -> tuple[Any, Any]:

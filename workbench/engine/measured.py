@@ -37,7 +37,9 @@ class Measured:
 
 
 def recall(cohort: Cohort, setting: Setting) -> Measured | None:
-    """What is known of this cohort's step on this machine, if anything is."""
+    """What is known of this cohort's step on this machine, if anything is; nothing of a study whose source cannot be read."""
+    if not source_of(cohort):
+        return None
     try:
         found = Measured(**json.loads(_path(cohort, setting).read_text(encoding="utf-8")))
         return found if _is_sound(found) else None
@@ -47,6 +49,8 @@ def recall(cohort: Cohort, setting: Setting) -> Measured | None:
 
 def remember(cohort: Cohort, setting: Setting, measured: Measured) -> None:
     """Keep what was measured; where nothing can be written nothing is kept."""
+    if not source_of(cohort):
+        return
     path = _path(cohort, setting)
     partial = path.with_suffix(f".{os.getpid()}.writing")
     with suppress(OSError):
@@ -70,24 +74,31 @@ def _is_sound(found: Measured) -> bool:
 def _path(cohort: Cohort, setting: Setting) -> Path:
     study, knobs = cohort.study, cohort.knobs
     static = {name: getattr(knobs, name) for name, spec in specs(type(knobs)).items() if not spec.is_lane}
-    model = [study.module, _source(study.module), repr(type(study.learner)), static, [(p.name, p.every) for p in cohort.probes]]
-    where = [_machine(), str(setting.device), str(setting.dtype), torch.get_num_threads(), __version__, torch.__version__]
+    parts = [study.title, *(getattr(part, "__qualname__", type(part).__qualname__) for part in (study.task, study.learner))]
+    model = [study.module, source_of(cohort), parts, static, [(p.name, p.every) for p in cohort.probes]]
+    where = [_machine(), str(setting.device), str(setting.dtype), setting.cores, __version__, torch.__version__]
     return cache() / "steps" / f"{hashlib.sha256(json.dumps([model, where]).encode()).hexdigest()[:32]}.json"
 
 
-def _source(module: str) -> str:
-    found = sys.modules.get(module)
+def source_of(cohort: Cohort) -> str:
+    """The hash of the source of a study's module; empty for one that was written in a notebook, and may change unseen."""
+    found = sys.modules.get(cohort.study.module)
     try:
         return hashlib.sha256(inspect.getsource(found).encode()).hexdigest() if found else ""
-    except (OSError, TypeError):  # written in a notebook
+    except (OSError, TypeError):
         return ""
 
 
 @once
-def _machine() -> list[Any]:
+def processor() -> str:
+    """The name of the processor."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return [name, os.cpu_count(), gpu]
+    return name
+
+
+@once
+def _machine() -> list[Any]:
+    return [processor(), os.cpu_count(), torch.cuda.get_device_name() if torch.cuda.is_available() else ""]

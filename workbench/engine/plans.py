@@ -17,7 +17,7 @@ from .cohorts import Cohort, cohorts_of
 from .lanes import LAYOUTS, Layout
 from .programs import Part, Programs
 from .step import Setting, initial_states
-from .threads import ONE_AT_A_TIME, leave_a_core
+from .threads import ONE_AT_A_TIME, allowed, leave_a_core
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def plan(
         attrs={},
     )
     budget = memory_budget if memory_budget is not None else memory.default_budget(device)
-    return Plan(study, cohorts, schema, Setting(steps, device, dtype), mode, budget, start, dict(states or {}))
+    return Plan(study, cohorts, schema, Setting(steps, device, dtype, allowed()), mode, budget, start, dict(states or {}))
 
 
 def chunk_of(

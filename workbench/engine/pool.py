@@ -6,6 +6,8 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
+import torch
+
 Job = Callable[[], Iterator[Any]]
 
 AHEAD = 4  # items that a worker may be ahead of who takes them
@@ -33,6 +35,7 @@ def in_turn(jobs: Iterable[Job], workers: int) -> Iterator[Any]:
         finally:
             stream.closed.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            torch.set_num_threads(torch.get_num_threads())  # what threads begun from now on take is what the last worker set
 
 
 class _Stream:

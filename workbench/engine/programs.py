@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 import torch._inductor
 from torch import Tensor
+from torch._inductor.cpp_builder import get_cpp_compiler
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -77,9 +78,8 @@ class Program:
         example = _contiguous((step, states, self._each(batch, one_batch), per_lane))
         graph, self.returns = trace(fn, *example, updates=updates, shared=shared)
         options = {**OPTIONS.get(step.device.type, {}), "cpp.threads": threads}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch says of its own workings
-            self.call = torch._inductor.compile(graph, tree_leaves(example), options=options)
+        warnings.filterwarnings("ignore", module=r"torch\.")  # of its own workings; for good, as other threads have filters too
+        self.call = torch._inductor.compile(graph, tree_leaves(example), options=options)
 
     def __call__(self, step: Tensor, states: Any, batch: Any, one_batch: bool, *per_lane: Any) -> Any:
         """What `Vectorised.map` gives for these, if it makes the update; else the measured values alone."""
@@ -119,7 +119,7 @@ class Programs:
     """The compiled parts of a cohort's step, `lanes` at a time: in `ready` those of `parts` that are there."""
 
     def __init__(self, cohort: Cohort, setting: Setting, parts: Sequence[Part], lanes: int, threads: int, shared: bool) -> None:
-        self.cohort, self.parts, self.threads, self.shared = cohort, tuple(parts), threads, shared
+        self.cohort, self.parts, self.threads, self.shared, self.device = cohort, tuple(parts), threads, shared, setting.device
         static = tuple(getattr(cohort.knobs, name) for name, spec in specs(type(cohort.knobs)).items() if not spec.is_lane)
         probes = tuple((p.name, p.every) for p in cohort.probes)
         self.mark = (id(cohort.study), static, probes, str(setting.device), setting.dtype, lanes, threads, shared)
@@ -137,12 +137,12 @@ class Programs:
         Where it cannot be done this is said once, and the steps stay as they are.
         """
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
-        for part in self.missing:
+        for part in self.missing if can_compile(self.device) else ():
             began = time.perf_counter()
             try:
                 program = Program(*example(part), updates=part.updates, shared=self.shared, threads=self.threads)
             except Exception as error:  # Inductor and the C++ compiler behind it fail in many ways; the same steps run without them
-                _say_once(error)
+                _give_up(error)
                 return
             self._keep(part, program)
             yield part, program, time.perf_counter() - began
@@ -158,13 +158,21 @@ def _contiguous(tree: Any) -> Any:
     return tree_map(Tensor.contiguous, tree)
 
 
-def _say_once(error: Exception) -> None:
-    global _said
-    if not _said:
-        _said = True
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        warnings.warn(f"Steps cannot be compiled here ({reason}); the runs go on without, and take longer.", stacklevel=2)
+def can_compile(device: torch.device) -> bool:
+    """Whether steps can be compiled for this device in this process: there is a compiler, and it has not failed yet."""
+    if device.type == "cpu" and not _given_up:
+        try:
+            get_cpp_compiler()
+        except Exception as error:
+            _give_up(error)
+    return not _given_up
 
 
-_said = False
+def _give_up(error: Exception) -> None:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    _given_up.append(reason)
+    warnings.warn(f"Steps cannot be compiled here ({reason}); runs go on without, and take longer.", stacklevel=2)
+
+
+_given_up: list[str] = []
 _made: dict[Any, tuple[Study, Program]] = {}

@@ -16,6 +16,7 @@ import xarray as xr
 
 from .. import __version__
 from ..study import Study
+from . import devices
 from .plans import Plan
 
 
@@ -30,7 +31,7 @@ def provenance(study: Study, ready: Plan) -> dict[str, Any]:
         "title": study.title,
         "source_sha256": hashlib.sha256(source.encode()).hexdigest(),
         "versions": json.dumps(versions),
-        "device": _device_name(ready.setting.device),
+        "device": devices.called(ready.setting.device),
         "dtype": str(ready.setting.dtype).removeprefix("torch."),
         "data_sha256": json.dumps(_data_hashes(ready)),
         "start": ready.start,
@@ -47,10 +48,6 @@ def computation(ready: Plan) -> dict[str, Any]:
 def _data_hashes(ready: Plan) -> list[str]:
     hashed = getattr(ready.study.task, "data_hash", None)
     return list(dict.fromkeys(hashed(cohort.knobs) for cohort in ready.cohorts)) if hashed else []
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
 def _command() -> str:

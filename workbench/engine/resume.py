@@ -1,9 +1,11 @@
 """Going on with a record that an earlier process left unfinished."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -46,19 +48,29 @@ def continued(ready: Plan, record: xr.DataTree, attrs: Mapping[str, Any], out: s
                 runs = [cohort.runs[i] for i in part]
                 reached = ready.setting.steps if (done[runs] == ready.setting.steps).all() else _loaded(ready, cohort, part, record, out)
                 ready.reached.update(dict.fromkeys(runs, reached))
-                ready.diverged.update({run: int(diverged[run]) for run in runs if diverged[run] < reached})
+                ended = reached == ready.setting.steps
+                found = {run: diverged[run] for run in runs if np.isfinite(diverged[run])}
+                ready.diverged.update({run: int(at) for run, at in found.items() if at < reached or ended})
 
 
 def _same(ready: Plan, record: xr.DataTree, attrs: Mapping[str, Any], out: str | Path) -> None:
     wanted = {**attrs, "steps": ready.setting.steps}
     for name in DECIDES:
         if record.attrs[name] != wanted[name]:
-            how = SAID.get(name, f"{name} {record.attrs[name]}, not {wanted[name]}")
-            raise _other(out, how)
+            said = SAID | {"design": _knobs(record.attrs["design"], wanted["design"])}
+            raise _other(out, said.get(name, f"{name} {record.attrs[name]}, not {wanted[name]}"))
     before, now = clocks_of(record), {variable.name: variable.clock for variable in ready.schema.variables}
     if before != now:
         other = sorted(name for name, _ in before.items() ^ now.items())
         raise _other(out, f"other probes, or on other clocks ({', '.join(dict.fromkeys(other))})")
+
+
+def _knobs(before: str, now: str) -> str:
+    """Which knobs two designs, as JSON, have other values of."""
+    grids = [json.loads(design) for design in (before, now)]
+    pairs = zip(*grids, strict=True) if len(grids[0]) == len(grids[1]) else ()
+    names = sorted({name for one, other in pairs for name in one.keys() | other.keys() if one.get(name) != other.get(name)})
+    return f"other values of {', '.join(names)}" if names else "another design"
 
 
 def _other(out: str | Path, how: str) -> InputError:

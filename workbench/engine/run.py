@@ -21,7 +21,7 @@ from ..record import blank, save, with_claims, with_events, writable
 from ..schema import Busy, Progress
 from ..store import partial_path
 from ..study import Study
-from . import checkpoints
+from . import checkpoints, devices
 from .choice import MODES, choose
 from .growing import Growing, clear, leftovers
 from .plans import Plan, plan
@@ -78,8 +78,13 @@ def run(
     clocks = study.budget(budget).clocks if budget else {}
     settings = dict(probes=probes, clocks=clocks, mode=mode, dtype=DTYPES[dtype], memory_budget=None if memory is None else int(memory))
     rows = design.rows(study.knobs)
+    if resume and out is None:
+        raise InputError("Only a run with an output can be resumed; give out= (--out) together with resume= (--resume).")
     left = begun(out) if resume and out is not None else None
-    if out is not None and left is None:
+    if left is not None:
+        writable(out, overwrite=overwrite)
+        device = devices.of_record(left).type if device == "auto" else device
+    elif out is not None:
         _check_output(out, overwrite)
     ready = plan(study, rows, steps, device=_device(device, study, rows, steps, settings), **settings)
     if keep is not None:
@@ -130,9 +135,10 @@ def _choice(name: str, value: str, choices: Iterable[str]) -> None:
 def _check_output(out: str | Path, overwrite: bool) -> None:
     writable(out, overwrite=overwrite)
     if not overwrite and (left := leftovers(out)):
+        measured = "what it measured opens with wb.open. Go on with it by resume=True (--resume), or " if partial_path(out) in left else ""
         raise InputError(
-            f"An earlier run to {str(out)!r} left {str(left[0])!r}: what it measured opens with wb.open. Go on with it by resume=True "
-            "(--resume), move it away, give another name, or replace it with overwrite=True (--force)."
+            f"An earlier run to {str(out)!r} left {str(left[0])!r}: {measured}move it away, give another name, or replace it with "
+            "overwrite=True (--force)."
         )
     clear(out)
 
@@ -143,12 +149,7 @@ def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps:
             return torch.device("cpu")
         few = rows[:8]
         return fastest_device([plan(study, few, steps, device=torch.device(d), **settings) for d in ("cpu", "cuda")])
-    try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"Device {device!r} cannot be used here ({str(error).splitlines()[0]}); choose auto, cpu or cuda.") from error
-    return found
+    return devices.usable(device, "auto, cpu or cuda")
 
 
 def _consumed(record: xr.DataTree, ready: Plan, out: str | Path | None, keep: int | None, show: bool | None) -> xr.DataTree:
@@ -170,7 +171,7 @@ def _consumed(record: xr.DataTree, ready: Plan, out: str | Path | None, keep: in
         interrupted = True
     finally:
         growing.leave()
-    record.attrs["seconds"] = growing.seconds
+    record.attrs |= {"seconds": growing.seconds, "layouts": ready.layouts}
     if interrupted:
         return _interrupted(record, out)
     return with_claims(with_events(record, ready.study.events), ready.study.claims)
@@ -181,7 +182,7 @@ def _interrupted(record: xr.DataTree, out: str | Path | None) -> xr.DataTree:
     how_far = (
         f"after {done[0]} of {steps} steps" if (done == done[0]).all() else f"with {(done == steps).sum()} of {len(done)} runs complete"
     )
-    where = f"; it stands in {partial_path(out)}" if out is not None and partial_path(out).exists() else ""
+    where = f"; it stands in {partial_path(out)}, go on by resume=True" if out is not None and partial_path(out).exists() else ""
     record.attrs["interrupted"] = 1
     warnings.warn(f"Interrupted {how_far}; what was measured is returned{where}.", stacklevel=4)
     return record

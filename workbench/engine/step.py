@@ -18,11 +18,12 @@ from .lanes import cast, is_finite, lane
 
 @dataclass(frozen=True)
 class Setting:
-    """What all chunks of a run of the engine have in common."""
+    """What all chunks of a run of the engine have in common; `cores` is how many may be taken."""
 
     steps: int
     device: torch.device
     dtype: torch.dtype
+    cores: int
 
 
 def one_step(

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from ..schema import Busy, Progress, Slab
-from .choice import choose, seconds
+from .choice import choose, eager
 from .chunks import NOT_DIVERGED, Chunk
 from .cohorts import Cohort
 from .lanes import Vectorised
 from .measured import Measured, recall, remember
+from .measuring import seconds, synchronized
 from .plans import Choice, Plan, chunk_of
 from .pool import Job, in_turn
 from .programs import Programs
@@ -48,11 +49,10 @@ def stream(
     """
     choose(plan, interactive=interactive)
     train = partial(_trained, plan, _Stops(plan.setting.steps if until is None else until, until, keep, latest))
-    with operations_on(min(choice.threads for choice in plan.choices)):
-        if interactive:
-            yield from _side_by_side(plan, train)
-        else:
-            yield from in_turn(_jobs(plan, train), plan.workers)
+    if interactive:
+        yield from _side_by_side(plan, train)
+    else:
+        yield from in_turn(_jobs(plan, train), plan.workers)
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,17 @@ def _jobs(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Iterator[Item
         if parts and programs.missing:
             yield partial(iter, [Busy(f"compiling the step of {sum(map(len, parts))} runs")])
             _compile(plan, cohort, choice, programs)
+            if not any(part.updates for part in programs.ready):
+                choice = _not_compiled(plan, cohort, choice)
         for part in parts:
             yield partial(train, partial(_chunks, plan, cohort, choice, programs, [part]))
+
+
+def _not_compiled(plan: Plan, cohort: Cohort, choice: Choice) -> Choice:
+    """What takes the place of a choice that could not be carried out, here and in the plan."""
+    instead = eager(plan, cohort, choice)
+    plan.choices = [instead if each is cohort else other for each, other in zip(plan.cohorts, plan.choices, strict=True)]
+    return instead
 
 
 def _side_by_side(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Iterator[Item]]) -> Iterator[Item]:
@@ -99,22 +108,23 @@ def _programs(plan: Plan, cohort: Cohort, choice: Choice) -> Programs:
 
 def _compile(plan: Plan, cohort: Cohort, choice: Choice, programs: Programs) -> None:
     """Make the programs of a cohort that are missing, and remember what they took."""
-    with torch.no_grad():
+    with torch.no_grad(), operations_on(choice.threads):
         with ONE_AT_A_TIME:
             (example,) = _chunks(plan, cohort, choice, None, choice.parts(len(cohort.runs))[:1])
         measured = recall(cohort, plan.setting) or Measured()
         for part, program, took in programs.make(lambda part: example.call(plan.start, part)):
-            measured.compiling[str(part)] = took
-            measured.compiled[str(part)] = _timed(program, example.call(plan.start, part)) / choice.together
+            name, step = str(part), _timed(program, example.call(plan.start, part), plan.setting.device) / choice.together
+            measured.compiling[name] = took
+            measured.compiled[name] = min(step, measured.compiled.get(name, step))  # others may have trained meanwhile
             remember(cohort, plan.setting, measured)
 
 
-def _timed(program: Callable[..., Any], arguments: Sequence[Any]) -> float:
+def _timed(program: Callable[..., Any], arguments: Sequence[Any], device: torch.device) -> float:
     best = float("inf")
     for _ in range(TIMED):
-        began = time.perf_counter()
+        began = synchronized(device)
         program(*arguments[1:])
-        best = min(best, time.perf_counter() - began)
+        best = min(best, synchronized(device) - began)
     return best
 
 
@@ -125,6 +135,7 @@ def _chunks(plan: Plan, cohort: Cohort, choice: Choice, programs: Programs | Non
 
 def _trained(plan: Plan, stops: _Stops, make: Callable[[], list[Chunk]]) -> Iterator[Item]:
     """Some chunks from where they stand to their last step, side by side."""
+    threads = min(choice.threads for choice in plan.choices)
     with torch.no_grad(), ONE_AT_A_TIME:
         chunks = make()
     step, length, kept = plan.reached.get(chunks[0].runs[0], plan.start), FIRST_STRETCH, time.monotonic()
@@ -138,17 +149,17 @@ def _trained(plan: Plan, stops: _Stops, make: Callable[[], list[Chunk]]) -> Iter
             kept = time.monotonic()
         stop = min(_aligned(step, length, stops.keep), stops.end)
         began = time.perf_counter()
-        chunks = yield from _advanced(chunks, step, stop)
+        chunks = yield from _advanced(chunks, step, stop, threads)
         length = _next_length(length, time.perf_counter() - began)
         step = stop
 
 
-def _advanced(chunks: list[Chunk], start: int, stop: int) -> Iterator[Any]:
+def _advanced(chunks: list[Chunk], start: int, stop: int, threads: int) -> Iterator[Any]:
     waiting = [(chunk, start) for chunk in chunks]
     done: list[Chunk] = []
     while waiting:
         chunk, first = waiting.pop(0)
-        yield from _without_gradients(chunk.advance(first, stop))
+        yield from _computed(chunk.advance(first, stop), threads)
         if chunk.out_of_memory_at is None:
             done.append(chunk)
             continue
@@ -158,9 +169,10 @@ def _advanced(chunks: list[Chunk], start: int, stop: int) -> Iterator[Any]:
     return done
 
 
-def _without_gradients(items: Iterator[Any]) -> Iterator[Any]:
+def _computed(items: Iterator[Any], threads: int) -> Iterator[Any]:
+    """The same items; only while one is computed gradients are off, and torch takes so many threads."""
     while True:
-        with torch.no_grad():
+        with torch.no_grad(), operations_on(threads):
             item = next(items, None)
         if item is None:
             return

@@ -26,13 +26,13 @@ def train_accuracy(m):
     return _accuracy(m.taps["readout"], m.batch)
 
 
-@probe(units="nat", every=1000, on="state", vectorised=True)
+@probe(units="nat", every=1000, on="state", cost="forward", vectorised=True)
 def validation_loss(state, knobs, shared, key):
     """Validation loss"""
     return _held_out(shared["loss"], state, knobs, shared)
 
 
-@probe(every=1000, on="state", vectorised=True)
+@probe(every=1000, on="state", cost="forward", vectorised=True)
 def validation_accuracy(state, knobs, shared, key):
     """Validation accuracy, the share of held-out predictions that are right"""
     return _held_out(_accuracy, state, knobs, shared)

@@ -10,6 +10,7 @@ from ..dims import DIMS
 from ..engine import fork, run
 from ..errors import InputError
 from ..knobs import Spec, specs
+from ..probe import CHEAP
 from ..study import BUDGETS, FIELDS
 from .case import Case
 
@@ -86,14 +87,14 @@ def presets(case: Case) -> Iterator[str]:
 
 
 def variables(case: Case) -> Iterator[str]:
-    """Probes, events and knobs have names of their own, the default probes are free, and what is referred to exists."""
+    """Probes, events and knobs have names of their own, the default probes are cheap, and what is referred to exists."""
     study = case.study
     probes = (*study.probes, *study.optional_probes)
     names = [*EVENTS, *(p.name for p in probes), *(event.name for event in study.events)]
     yield from _repeated("variable", [*names, *specs(study.knobs), *DIMS])
     for p in study.probes:
-        if p.cost != "free":
-            yield f"Default probe {p.name!r} costs a {p.cost}; make it an optional probe."
+        if p.cost not in CHEAP:
+            yield f"The cost of default probe {p.name!r} is {p.cost!r}; make it an optional probe, or one of cost {' or '.join(CHEAP)}."
     for event in study.events:
         if not event.doc.strip() or not event.units.strip():
             yield f"Event {event.name!r} lacks a doc or units ('1' if it has none)."
