@@ -148,8 +148,9 @@ def test_at_most_five_parts_of_a_cohort_are_compiled():
 
 @pytest.fixture
 def afresh(monkeypatch):
-    """A process that has not tried to compile anything."""
+    """A process that has not compiled anything, nor tried to."""
     monkeypatch.setattr(programs, "_given_up", [])
+    monkeypatch.setattr(programs, "_made", {})
 
 
 @pytest.mark.parametrize("broken", ["get_cpp_compiler", "compile"])
