@@ -1,6 +1,7 @@
 """Compiled steps: the same numbers as eager ones, whatever is measured beside them; and what happens where nothing can be compiled."""
 
 import json
+import signal
 import sys
 import threading
 import warnings
@@ -160,7 +161,7 @@ def test_without_a_compiler_the_runs_go_on_and_it_is_said_once(monkeypatch, afre
     def fails(*args, **kwargs):
         raise RuntimeError("\nNo working C++ compiler found\nin 5 places")
 
-    monkeypatch.setattr(programs if broken == "get_cpp_compiler" else torch._inductor, broken, fails)
+    monkeypatch.setattr(programs.inductor().cpp_builder if broken == "get_cpp_compiler" else programs.inductor(), broken, fails)
     settings = dict(steps=12, width=[4, 8], **AXES)
     sentence = r"^Steps cannot be compiled here \(No working C\+\+ compiler found\); runs go on without"
     with pytest.warns(UserWarning, match=sentence) as said:
@@ -168,6 +169,21 @@ def test_without_a_compiler_the_runs_go_on_and_it_is_said_once(monkeypatch, afre
     assert len(said) == 1
     assert all(entry["compiled"] == [] for entry in json.loads(record.attrs["layouts"])), "a record says how its runs were computed"
     np.testing.assert_allclose(record.wb["train_loss"], wb.run(perceptron, mode="lanes", **settings).wb["train_loss"], rtol=1e-4)
+
+
+def test_a_compiler_that_an_interrupt_kills_has_not_failed(monkeypatch, afresh):
+    """Ctrl-C reaches the compiler too; the run ends as one that was interrupted, and later ones are compiled."""
+
+    def killed(*args, **kwargs):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        raise RuntimeError("C++ compile error")
+
+    monkeypatch.setattr(sys.modules["workbench.engine.plans"], "allowed", lambda: 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(programs.inductor(), "compile", killed)
+        with pytest.warns(UserWarning, match="^Interrupted") as said:
+            wb.run(perceptron, mode="compiled", steps=12, **AXES)
+    assert len(said) == 1 and not programs._given_up
 
 
 # An interactive stream

@@ -15,6 +15,7 @@ from conftest import ROOT
 from learners_for_tests import parabola, perceptron, server
 
 import workbench as wb
+from workbench import places
 from workbench.engine import Kept, stream
 from workbench.engine.run import run as run_
 from workbench.errors import InputError
@@ -225,11 +226,13 @@ wb.run(perceptron, lr=[0.01, 0.3], seed=range(16), steps=100, mode="compiled", o
 """
 
     def process(cores, *words):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
+        environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+        environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(cores), "MKL_NUM_THREADS": str(cores)}
         return subprocess.run([sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True).returncode
 
     assert process(2, "x.nc", "kill") == -signal.SIGKILL
     assert process(2, "x.nc") == process(1, "whole.nc") == 0
+    assert (places.cache() / "inductor").exists(), "compiled steps lie where the workbench is told to keep them"
     record, whole = wb.open(tmp_path / "x.nc"), wb.open(tmp_path / "whole.nc")
     assert (record.attrs["threads"], whole.attrs["threads"]) == (min(2, len(os.sched_getaffinity(0))), 1)
     assert all(entry["compiled"] for entry in json.loads(record.attrs["layouts"]))

@@ -26,7 +26,7 @@ class ProgressBar:
 
     def __init__(self, runs: int, start: int, stop: int, show: bool | None = None, label: str = "") -> None:
         self.runs, self.start, self.done = runs, start, dict.fromkeys(range(runs), start)
-        self.label = label or f"{runs} run{'s' * (runs != 1)}"
+        self.label = label or counted(runs, "run")
         self.diverged: set[int] = set()
         self.total = runs * (stop - start)
         self.seen = deque([(time.monotonic(), 0)], REMEMBERED)
@@ -77,6 +77,11 @@ class ProgressBar:
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _is_watched() -> bool:

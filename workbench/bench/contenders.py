@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 NAMES = ("plain", "engine", "jax")
-WITHOUT_JAX = "JAX is not installed, so its column is left out; pip install 'stability-workbench[bench]' adds it."
+WITHOUT_JAX = "JAX is not installed, so its columns are empty; in a clone, .venv/bin/pip install -c constraints.txt -e '.[bench]' adds it."
 
 
 class Contender(Protocol):

@@ -25,7 +25,7 @@ MODES = {"engine": "auto", "compiled": "compiled"}
 
 def measure(asked: Asked) -> xr.Dataset:
     """Seconds of an update of one run over (precision, runs, contender, pair)."""
-    device = devices.usable(asked.device, "cpu or cuda")
+    device = devices.usable(asked.device, "cpu")
     if len(cases := named(asked.cases or ("d32",))) > 1:
         raise InputError("On a GPU one case is measured at a time; give --case once.")
     found = xr.concat([_at(precision, cases[0], device, asked) for precision in PRECISIONS], "precision")

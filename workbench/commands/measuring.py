@@ -73,7 +73,9 @@ def _check(parts: Sequence[str], asked: Asked) -> None:
     from ..engine import devices
 
     cases.named(asked.cases)
-    devices.usable(asked.device, "cpu or cuda")
+    devices.usable(asked.device, "cpu")
+    if asked.cases and (without := [part for part in parts if part in ("store", "imports")]):
+        raise InputError(f"Part {without[0]!r} has no cases; leave --case out, or name the parts to measure, such as speed.")
     if "probes" in parts:
         probes.transformers(asked.cases)
 

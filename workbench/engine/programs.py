@@ -8,9 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch._inductor
 from torch import Tensor
-from torch._inductor.cpp_builder import get_cpp_compiler
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -27,6 +25,7 @@ from .threads import ONE_AT_A_TIME
 
 MOST = 5
 KEPT = 64
+INDUCTOR_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 # A program with its entry in C++ lets go of Python's lock, so that several threads step at once.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {"cpu": {"cpp_wrapper": True}}
 
@@ -79,7 +78,7 @@ class Program:
         graph, self.returns = trace(fn, *example, updates=updates, shared=shared)
         options = {**OPTIONS.get(step.device.type, {}), "cpp.threads": threads}
         warnings.filterwarnings("ignore", module=r"torch\.")  # of its own workings; for good, as other threads have filters too
-        self.call = torch._inductor.compile(graph, tree_leaves(example), options=options)
+        self.call = inductor().compile(graph, tree_leaves(example), options=options)
 
     def __call__(self, step: Tensor, states: Any, batch: Any, one_batch: bool, *per_lane: Any) -> Any:
         """What `Vectorised.map` gives for these, if it makes the update; else the measured values alone."""
@@ -119,7 +118,7 @@ class Programs:
     """The compiled parts of a cohort's step, `lanes` at a time: in `ready` those of `parts` that are there."""
 
     def __init__(self, cohort: Cohort, setting: Setting, parts: Sequence[Part], lanes: int, threads: int, shared: bool) -> None:
-        self.cohort, self.parts, self.threads, self.shared, self.device = cohort, tuple(parts), threads, shared, setting.device
+        self.cohort, self.parts, self.threads, self.shared, self.failed = cohort, tuple(parts), threads, shared, ""
         static = tuple(getattr(cohort.knobs, name) for name, spec in specs(type(cohort.knobs)).items() if not spec.is_lane)
         probes = tuple((p.name, p.every) for p in cohort.probes)
         self.mark = (id(cohort.study), static, probes, str(setting.device), setting.dtype, lanes, threads, shared)
@@ -134,15 +133,14 @@ class Programs:
     def make(self, example: Callable[[Part], tuple[Any, ...]]) -> Iterator[tuple[Part, Program, float]]:
         """Compile what is missing, from the arguments that `example` gives for each part; yields it with the seconds it took.
 
-        Where it cannot be done this is said once, and the steps stay as they are.
+        Where it cannot be done `failed` says why, and the steps stay as they are.
         """
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache() / "inductor"))
-        for part in self.missing if can_compile(self.device) else ():
+        for part in self.missing:
             began = time.perf_counter()
             try:
                 program = Program(*example(part), updates=part.updates, shared=self.shared, threads=self.threads)
             except Exception as error:  # Inductor and the C++ compiler behind it fail in many ways; the same steps run without them
-                _give_up(error)
+                self.failed = _reason(error)
                 return
             self._keep(part, program)
             yield part, program, time.perf_counter() - began
@@ -158,20 +156,35 @@ def _contiguous(tree: Any) -> Any:
     return tree_map(Tensor.contiguous, tree)
 
 
+def inductor() -> Any:
+    """Inductor, its cache in the workbench's own, unless another place was chosen for it."""
+    import torch._inductor.cpp_builder
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(INDUCTOR_CACHE) in (None, default_cache_dir()):
+        os.environ[INDUCTOR_CACHE] = str(cache() / "inductor")
+    return torch._inductor
+
+
 def can_compile(device: torch.device) -> bool:
     """Whether steps can be compiled for this device in this process: there is a compiler, and it has not failed yet."""
     if device.type == "cpu" and not _given_up:
         try:
-            get_cpp_compiler()
+            inductor().cpp_builder.get_cpp_compiler()
         except Exception as error:
-            _give_up(error)
+            give_up(_reason(error))
     return not _given_up
 
 
-def _give_up(error: Exception) -> None:
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    _given_up.append(reason)
-    warnings.warn(f"Steps cannot be compiled here ({reason}); runs go on without, and take longer.", stacklevel=2)
+def give_up(reason: str) -> None:
+    """Compile nothing more in this process, and say so once."""
+    if not _given_up:
+        _given_up.append(reason)
+        warnings.warn(f"Steps cannot be compiled here ({reason}); runs go on without, and take longer.", stacklevel=2)
+
+
+def _reason(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 _given_up: list[str] = []

@@ -149,7 +149,7 @@ def _device(device: str, study: Study, rows: Sequence[Mapping[str, Any]], steps:
             return torch.device("cpu")
         few = rows[:8]
         return fastest_device([plan(study, few, steps, device=torch.device(d), **settings) for d in ("cpu", "cuda")])
-    return devices.usable(device, "auto, cpu or cuda")
+    return devices.usable(device, "auto or cpu")
 
 
 def _consumed(record: xr.DataTree, ready: Plan, out: str | Path | None, keep: int | None, show: bool | None) -> xr.DataTree:

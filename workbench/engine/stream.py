@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..progress import counted
 from ..schema import Busy, Progress, Slab
 from .choice import choose, eager
 from .chunks import NOT_DIVERGED, Chunk
@@ -18,7 +19,7 @@ from .measured import Measured, recall, remember
 from .measuring import seconds, synchronized
 from .plans import Choice, Plan, chunk_of
 from .pool import Job, in_turn
-from .programs import Programs
+from .programs import Programs, give_up
 from .threads import ONE_AT_A_TIME, operations_on
 
 FIRST_STRETCH, LONGEST_STRETCH, TARGET_SECONDS = 10, 200, 0.3
@@ -49,10 +50,19 @@ def stream(
     """
     choose(plan, interactive=interactive)
     train = partial(_trained, plan, _Stops(plan.setting.steps if until is None else until, until, keep, latest))
-    if interactive:
-        yield from _side_by_side(plan, train)
-    else:
-        yield from in_turn(_jobs(plan, train), plan.workers)
+    for item in _side_by_side(plan, train) if interactive else in_turn(_jobs(plan, train), plan.workers):
+        # A compiler that an interrupt has killed has not failed: by now the stream would be closed.
+        if isinstance(item, _Failed):
+            give_up(item.reason)
+        else:
+            yield item
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A step could not be compiled."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,10 @@ def _jobs(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Iterator[Item
         parts = [part for part in choice.parts(len(cohort.runs)) if part not in ended]
         programs = _programs(plan, cohort, choice)
         if parts and programs.missing:
-            yield partial(iter, [Busy(f"compiling the step of {sum(map(len, parts))} runs")])
+            yield partial(iter, [Busy(f"compiling the step of {counted(sum(map(len, parts)), 'run')}")])
             _compile(plan, cohort, choice, programs)
+            if programs.failed:
+                yield partial(iter, [_Failed(programs.failed)])
             if not any(part.updates for part in programs.ready):
                 choice = _not_compiled(plan, cohort, choice)
         for part in parts:
@@ -98,6 +110,7 @@ def _side_by_side(plan: Plan, train: Callable[[Callable[[], list[Chunk]]], Itera
     compiling = Thread(target=lambda: [_compile(plan, *each) for each in missing], name="workbench-compile", daemon=True)
     for item in train(lambda: [chunk for each, own in zip(cohorts, parts, strict=True) for chunk in _chunks(plan, *each, own)]):
         yield item
+        yield from (_Failed(programs.failed) for _, _, programs in missing if programs.failed)
         if isinstance(item, Progress) and compiling.ident is None:
             compiling.start()
 
