@@ -282,7 +282,6 @@ def test_storing(monkeypatch):
     assert record.sizes["run"] == 20 and set(record.wb.varied) == {"lr", "seed"}
     assert {name: record.wb[name].shape for name in store.VARIABLES} == dict.fromkeys(store.VARIABLES, (20, 5))
     monkeypatch.setattr(store, "large_record", lambda: record)
-    monkeypatch.setattr(store, "TRIED", 2)
     monkeypatch.setattr(store, "AXES", dict(width=8, depth=1, heads=1, context=4, batch=2, seed=[0, 1]))
     found = store.measure(ASKED)
     assert all((found[name] > 0).all() for name in ("without", "writing", "opening", "drawing", "size"))
@@ -329,6 +328,7 @@ def test_all_that_was_measured_is_kept_with_where_and_when(call, monkeypatch):
         (["speed", "--case", "d31"], "There is no case 'd31'; did you mean 'd32"),
         (["--case", "mlp"], "Case 'mlp' has no attention"),
         (["draws", "--device", "cuda"], "Part 'draws' is measured on the CPU alone; leave --device out, or ask for speed."),
+        (["imports", "--case", "d32"], "Part 'imports' has no cases; "),
         (["--device", "tpu"], "Device 'tpu' cannot be used here ("),
         (["imports", "--out", "there.nc"], "Output 'there.nc' exists; "),
     ],

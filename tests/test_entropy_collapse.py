@@ -74,7 +74,9 @@ def test_effects_are_taken_where_the_plain_net_collapses():
     np.testing.assert_allclose(ec.kept_by_qk_norm(record), [0.5, 0.59])
     np.testing.assert_allclose(ec.kept_everywhere_by_qk_norm(record), [0.5, 0.5])
     np.testing.assert_allclose(ec.kept_everywhere_by_sigma_reparam(record), [0.3, 0.3])
-    np.testing.assert_allclose(ec.above_bound(record), [0.25, 0.25])
+    np.testing.assert_allclose(ec.above_bound(record), [0.0, 0.0])
+    record["every_10"].dataset["attention_entropy_bound"].values[0, 0] += 0.75
+    np.testing.assert_allclose(ec.above_bound(record), [-0.5, 0.0], atol=1e-6)
 
 
 def test_a_diverged_remedy_has_kept_nothing():

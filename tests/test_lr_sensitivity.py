@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +157,7 @@ def test_the_shipped_record_is_judged_as_it_stands():
     content = path.read_bytes()
     assert (len(content), hashlib.sha256(content).hexdigest()) == (listed["bytes"], listed["sha256"]) and len(content) <= 300_000
     record = wb.open("lr_sensitivity")
+    assert record.attrs["source_sha256"] == hashlib.sha256(Path(ls.__file__).read_bytes()).hexdigest()
     verdicts = [judge(claim, record).as_dict() for claim in find("lr_sensitivity").claims]
     assert verdicts == json.loads(record.attrs["claims"]) == listed["claims"]
     assert record.sizes["run"] == 560 and record.wb["train_loss"].sizes["step"] == 51

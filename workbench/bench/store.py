@@ -21,8 +21,7 @@ from . import Asked
 from .probes import STUDY
 from .tables import Table, number, spread
 
-LONGER = 30  # times a round's seconds: a record is written every two seconds and once at the end
-TRIED = 100  # updates
+UPDATES = 1700  # for each second of a round; a record is written every two seconds and once at the end
 RUNS, POINTS, CLOCK = 2000, 200, 10
 VARIABLES = ("train_loss", "learning_rate", "gradient_norm_total", "weight_norm_total")
 RATES = 10
@@ -69,9 +68,8 @@ def _written(folder: Path, asked: Asked) -> tuple[list[float], list[float], int]
         return _seconds(lambda: run(STUDY, steps=steps, device="cpu", progress=False, **AXES, **out))[0]
 
     asked.say("storing: making ready")
-    training(TRIED)
-    steps = max(TRIED, round(LONGER * asked.seconds / training(TRIED)) * TRIED)
-    training(steps)  # as many steps may be worth compiling
+    steps = max(1, round(UPDATES * asked.seconds))
+    training(steps)  # what is to be compiled is compiled
     without, writing = [], []
     for i in range(asked.pairs):
         asked.say(f"storing: round {i + 1} of {asked.pairs}")

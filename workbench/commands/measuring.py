@@ -32,13 +32,13 @@ def bench(what: Sequence[str], out: Path | None, force: bool, **options: Any) ->
     """Measure speed beside a plain loop and JAX, memory, and what probes, drawing and storing take.
 
     \b
-    workbench bench                                  # all of it, some twenty minutes on two cores
+    workbench bench                                  # all of it, some twenty-five minutes on two cores
     workbench bench speed --case d32 --pairs 3
     workbench bench --out mine.nc
     """
     parts = _parts(what, options["device"])
     asked = Asked(**options)
-    _check(parts, asked)
+    _check(what, parts, asked)
     if out:
         from ..record import writable
 
@@ -67,14 +67,14 @@ def _parts(what: Sequence[str], device: str) -> Sequence[str]:
     return ["speed"]
 
 
-def _check(parts: Sequence[str], asked: Asked) -> None:
+def _check(what: Sequence[str], parts: Sequence[str], asked: Asked) -> None:
     """InputError now, before minutes of measuring, for what cannot be measured."""
     from ..bench import cases, probes
     from ..engine import devices
 
     cases.named(asked.cases)
     devices.usable(asked.device, "cpu")
-    if asked.cases and (without := [part for part in parts if part in ("store", "imports")]):
+    if asked.cases and (without := [part for part in what if part in ("store", "imports")]):
         raise InputError(f"Part {without[0]!r} has no cases; leave --case out, or name the parts to measure, such as speed.")
     if "probes" in parts:
         probes.transformers(asked.cases)

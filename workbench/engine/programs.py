@@ -1,5 +1,6 @@
 """Compiled steps: the step of some lanes, traced once as a graph of plain tensor operations and compiled by Inductor."""
 
+import logging
 import os
 import time
 import warnings
@@ -163,6 +164,7 @@ def inductor() -> Any:
 
     if os.environ.get(INDUCTOR_CACHE) in (None, default_cache_dir()):
         os.environ[INDUCTOR_CACHE] = str(cache() / "inductor")
+    logging.getLogger("torch._inductor.ir").setLevel(logging.ERROR)  # it warns of every operation that its C++ calls through Python
     return torch._inductor
 
 

@@ -45,7 +45,6 @@ from ..probes import (
     validation_loss,
     weight_norm,
 )
-from ..progress import counted
 from ..schedules import Schedule
 from ..sensitivity import exponent, extrapolated, lr_sensitivity, slope
 from ..study import Budget, Event, Preset, Study
@@ -262,10 +261,7 @@ def gradient_against_lr(record: xr.DataTree) -> Any:
 def summary(record: xr.DataTree) -> list[str]:
     """Six lines at most: sensitivity of each variant by size, and how many runs diverged."""
     lost = int(record["events"]["diverged_step"].count())
-    lines = [f"{counted(record.sizes['run'], 'run')} of {record.attrs['steps']} steps: {lost} diverged."]
-    if "lr" not in record.wb.varied:
-        return lines
-    lines = [f"{lines[0]} LR sensitivity in nats, mean over seeds:"]
+    lines = [f"{record.sizes['run']} runs of {record.attrs['steps']} steps: {lost} diverged. LR sensitivity in nats, mean over seeds:"]
     for name in recipes(record):
         found = sensitivity(record, name).mean("seed")
         lines.append(
