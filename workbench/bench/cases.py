@@ -95,8 +95,11 @@ def _sums(modulus: int, device: torch.device) -> dict[str, Tensor]:
 def _study(title: str, knobs: type, task: Any, model: Any, **parts: Any) -> Study:
     learner = Supervised(model, evaluation=getattr(task, "evaluation", None))
     budgets = {name: Budget(Design(({},)), 10) for name in ("smoke", "demo", "full")}
-    coords = lambda knobs: dict(layer=range(knobs.depth), head=range(getattr(knobs, "heads", 1)))  # noqa: E731
-    return Study(__name__, title, knobs, task, learner, (train_loss,), budgets, coords, **parts)
+    return Study(__name__, title, knobs, task, learner, (train_loss,), budgets, _coords, **parts)
+
+
+def _coords(knobs: Any) -> dict[str, range]:
+    return dict(layer=range(knobs.depth), head=range(getattr(knobs, "heads", 1)))
 
 
 TEXT = _study("Decoder on text", TextSettings, Text(), lambda knobs: Decoder(knobs, Text().vocabulary(knobs)))

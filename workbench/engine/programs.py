@@ -173,7 +173,7 @@ def can_compile(device: torch.device) -> bool:
     if device.type == "cpu" and not _given_up:
         try:
             inductor().cpp_builder.get_cpp_compiler()
-        except Exception as error:
+        except Exception as error:  # what it raises where there is none differs between versions of torch
             give_up(_reason(error))
     return not _given_up
 
