@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import xarray as xr
 
-from .. import noise
 from ..catalogue import find
 from ..design import Design, axes
 from ..errors import InputError, unknown
@@ -16,12 +15,12 @@ from ..knobs import specs
 from ..progress import ProgressBar
 from ..record import blank, clocks_of, fill, timeline, with_events
 from ..schema import Change, Progress, Slab
-from ..study import Study, Terms
+from ..study import Study
 from . import checkpoints, devices
+from .adapting import adapted, switched
 from .choice import choose, is_compiled
-from .cohorts import Cohort, prepared
+from .cohorts import Cohort
 from .draws import Draws
-from .lanes import cast
 from .plans import Choice, Plan, plan
 from .provenance import computation, provenance
 from .run import DTYPES
@@ -54,6 +53,10 @@ class Past:
     def row_before(self, update: int) -> dict[str, Any]:
         """The knobs that the state before update number `update` comes from."""
         return dict(self.row) | {c.knob: c.new for c in self.changes if c.step < update}
+
+    def adapted(self, state: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
+        """Its state carried from one row of knobs to another."""
+        return adapted(self.study, state, before, after, self.device, self.dtype)
 
     def plan(self, rows: Sequence[Mapping[str, Any]], steps: int, **settings: Any) -> Plan:
         """A plan of runs that are computed as this one was; but not compiled where that would have to be done first."""
@@ -89,11 +92,16 @@ def fork(
     stop = past.steps if steps is None else steps
     if stop <= step:
         raise InputError(f"steps is {stop}, which is not after the fork at step {step}; give a larger number.")
+    if later := [c for c in past.changes if step < c.step < stop]:
+        raise InputError(
+            f"Knob {later[0].knob!r} of run {run} was changed at step {later[0].step}, after the fork at step {step}; "
+            f"fork at that step or later, or up to it with steps={later[0].step}."
+        )
     before = past.row_for(step)
     after = before | _checked(past.study, knobs)
-    _switched(past, before, after)  # a refusal comes before the parent is trained again
+    switched(past.study, before, after)  # a refusal comes before the parent is trained again
     state = state_at(past, record.encoding.get("source"), step, progress)
-    states = {PARENT: state, CHILD: adapted(past, state, before, after)}
+    states = {PARENT: state, CHILD: past.adapted(state, before, after)}
     ready = past.plan([before, after], stop, start=step, states=states)
     choose(ready)
     ready.schema.attrs.update(provenance(past.study, ready) | computation(ready))
@@ -113,35 +121,8 @@ def state_at(past: Past, source: str | None, step: int, progress: bool | None = 
     for turn in sorted({at, step, *(c.step for c in past.changes if at < c.step < step)}):
         if at < turn:
             state = _advanced(past, past.row_for(at), state, at, turn, progress)
-        state, at = adapted(past, state, past.row_before(turn), past.row_for(turn)), turn
+        state, at = past.adapted(state, past.row_before(turn), past.row_for(turn)), turn
     return state
-
-
-def adapted(past: Past, state: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> Any:
-    """The state carried from one row of knobs to another; InputError with the reason where it cannot be."""
-    if not _switched(past, before, after):
-        return state
-    key = noise.fold(noise.key_of(before["seed"], device=past.device), "init")
-    with torch.no_grad():
-        return cast(past.study.learner.adapt(state, key, _terms(past, before), _terms(past, after)), past.dtype)
-
-
-def _switched(past: Past, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The static knobs that change; InputError for one that may not."""
-    known = specs(past.study.knobs)
-    static = [name for name, spec in known.items() if not spec.is_lane and before[name] != after[name]]
-    for name in static:
-        if known[name].acts == "shape" or not hasattr(past.study.learner, "adapt"):
-            why = "is fixed for a run" if known[name].acts == "shape" else "cannot change while this learner trains"
-            raise InputError(
-                f"Knob {name!r} {why} (here {before[name]!r}); begin a new run with {name}={after[name]!r} instead of forking."
-            )
-    return static
-
-
-def _terms(past: Past, row: Mapping[str, Any]) -> Terms:
-    knobs = past.study.knobs(**{name: row[name] for name in specs(past.study.knobs)})
-    return Terms(knobs, prepared(past.study, knobs, past.device, past.dtype))
 
 
 def deviation(record: xr.DataTree, again: xr.DataTree, run: int) -> dict[str, float]:
