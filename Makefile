@@ -8,7 +8,7 @@ RECORD := demo/entropy_collapse
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lab test-oldest lint format clean
+.PHONY: help demo test lab course test-oldest lint format clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,9 @@ test: .venv/.installed-dev  ## run all tests
 
 lab: .venv/.installed-lab  ## open the tour in JupyterLab
 	@$(BIN)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_tour.ipynb
+
+course: .venv/.installed-lab  ## serve the notebooks as pages without code, with Voila
+	@$(BIN)/python -m workbench course
 
 test-oldest: .venv-oldest/.installed-core  ## run the core tests on the lowest versions (constraints-oldest.txt)
 	@.venv-oldest/bin/python $(PYTEST) --core

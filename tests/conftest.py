@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
+pytest_plugins = ("browser",)  # tests/browser.py: the servers and the browser
+
 # Before torch is imported: sums then add up in one order, and parallel test processes do not fight for cores.
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 # What is measured of a step is a test's own, or a faulty step of one test would count in the next; what is compiled may be shared.
@@ -19,6 +21,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".pytest_cache" / "i
 
 # Absent where only the core dependencies are installed (`make test-oldest`); importing one of these marks a test file as not core.
 EXTRAS = {"altair", "anywidget", "build", "ipywidgets", "jinja2", "jupyterlab", "nbclient", "nbformat", "vl_convert"}
+EXTRAS |= {"browser", "notebook", "playwright", "voila"}  # tests/browser.py uses the other three
 EXTRAS |= {f"workbench.{name}" for name in ("panel", "report", "studies", "testing", "views")}
 NOT_CORE = {"test_packaging.py", "test_style.py"}  # they call the tools of the dev extra
 

@@ -401,10 +401,11 @@ def test_images_that_cannot_be_learned(refused):
 def test_the_lab_without_its_extra(refused, monkeypatch):
     monkeypatch.setattr(lab.importlib.util, "find_spec", lambda name: None)
     assert refused("lab") == "JupyterLab is not installed; install it with: pip install 'stability-workbench[lab]'"
+    assert refused("course") == "Voila is not installed; install it with: pip install 'stability-workbench[lab]'"
 
 
 def test_the_lab_where_its_folder_is_a_file(refused, monkeypatch):
-    monkeypatch.setattr(lab, "require", lambda: None)
+    monkeypatch.setattr(lab, "require", lambda tool: None)
     monkeypatch.setattr(lab, "_in_clone", lambda: False)
     Path("stability-notebooks").write_text("mine")
     assert refused("lab").startswith("'stability-notebooks' is a file, so the notebooks cannot be copied there")

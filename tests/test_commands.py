@@ -379,7 +379,7 @@ def test_the_lab_of_an_installed_package_works_on_copies(packaged):
 
 
 def test_the_lab_keeps_what_a_person_changed_and_says_so(packaged, call, monkeypatch):
-    monkeypatch.setattr(lab, "require", lambda: None)
+    monkeypatch.setattr(lab, "require", lambda tool: None)
     opened = []
     monkeypatch.setattr(lab, "launch", lambda tour, options: opened.append((tour, options)))
     tour = lab.prepare()
@@ -406,3 +406,23 @@ def test_launch_becomes_jupyterlab(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     lab.launch(Path("tour.ipynb"), ["--no-browser"])
     assert became == [(sys.executable, [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "tour.ipynb"])]
+
+
+def test_the_course_serves_the_folder_of_the_tour_and_keeps_what_a_person_changed(packaged, call, monkeypatch):
+    monkeypatch.setattr(lab, "require", lambda tool: None)
+    served = []
+    monkeypatch.setattr(lab, "serve", lambda folder, options: served.append((folder, options)))
+    tour = lab.prepare()
+    tour.write_text("mine")
+    answer = call("course", "--no-browser", "--port", "9999")
+    assert served == [(tour.parent, ("--no-browser", "--port", "9999"))]
+    assert f"Kept your {tour}" in answer.out
+    assert f"Serving the notebooks in {tour.parent} as pages without code" in answer.out
+
+
+def test_serve_becomes_voila_with_the_settings_that_come_with_the_package(monkeypatch):
+    became = []
+    monkeypatch.setattr(os, "execv", lambda path, words: became.append((path, words)))
+    lab.serve(Path("notebooks"), ["--no-browser"])
+    settings = f"--Voila.config_file_paths={ROOT / 'workbench'}"
+    assert became == [(sys.executable, [sys.executable, "-m", "voila", settings, "--no-browser", "notebooks"])]

@@ -94,7 +94,7 @@ def test_the_oldest_versions_run_are_the_lower_bounds():
 def test_lab_holds_report_and_dev_holds_lab_and_the_core_is_free_of_jupyter():
     assert "stability-workbench[report]" in EXTRAS["lab"]
     assert "stability-workbench[lab]" in EXTRAS["dev"]
-    assert {need.name for need in declared()}.isdisjoint({"jupyterlab", "ipywidgets", "anywidget", "ipykernel", "altair"})
+    assert {need.name for need in declared()}.isdisjoint({"jupyterlab", "voila", "ipywidgets", "anywidget", "ipykernel", "altair"})
 
 
 def test_the_conda_environment_asks_for_what_pyproject_does():

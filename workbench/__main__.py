@@ -12,7 +12,17 @@ def main() -> None:
     """A workbench for training stability: perturb small models while they train, and analyse the labelled record."""
 
 
-for command in (looking.studies, making.run, tending.check, looking.atlas, looking.report, making.rebuild, measuring.bench, tending.lab):
+for command in (
+    looking.studies,
+    making.run,
+    tending.check,
+    looking.atlas,
+    looking.report,
+    making.rebuild,
+    measuring.bench,
+    tending.lab,
+    tending.course,
+):
     main.add_command(command)
 
 if __name__ == "__main__":

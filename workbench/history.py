@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,13 +15,22 @@ MOST_PICTURES = 48
 class Series:
     """Measurements of one variable that grow: ascending steps, and values (step, run, *dims).
 
-    With `most` there are never more than that many: every second one is then let go of, the first and the latest stay.
+    With `most` there are never more than that many: the first, those a number of measurements apart that doubles as they fill up, and
+    the latest.
     """
 
     def __init__(self, most: int | None = None) -> None:
         self.most, self.size = most, 0
+        self._seen, self._apart = 0, 1
         self._steps = np.empty(0, np.int64)
         self._values = np.empty(0)
+
+    @classmethod
+    def of(cls, steps: np.ndarray, values: np.ndarray) -> Self:
+        """A series that is complete: steps, and values (step, run, *dims)."""
+        series = cls()
+        series._steps, series._values, series.size = steps, values, len(steps)
+        return series
 
     @property
     def steps(self) -> np.ndarray:
@@ -35,17 +44,23 @@ class Series:
 
     def append(self, step: int, values: np.ndarray) -> None:
         """Add the values (run, *dims) of a later step."""
+        if (self._seen - 1) % self._apart:  # the one before was there as the latest only
+            self.size -= 1
+        if self.size == self.most:
+            self._thin()
         if self.size == len(self._steps):
             self._grow(values)
         self._steps[self.size], self._values[self.size] = step, values
         self.size += 1
-        if self.most and self.size > self.most:
-            kept = np.unique(np.r_[np.arange(0, self.size, 2), self.size - 1])
-            self._steps[: len(kept)], self._values[: len(kept)] = self._steps[kept], self._values[kept]
-            self.size = len(kept)
+        self._seen += 1
+
+    def _thin(self) -> None:
+        kept = (self.size + 1) // 2
+        self._steps[:kept], self._values[:kept] = self.steps[::2].copy(), self.values[::2].copy()
+        self.size, self._apart = kept, 2 * self._apart
 
     def _grow(self, like: np.ndarray) -> None:
-        room = max(FIRST if self.most is None else self.most + 1, 2 * self.size)
+        room = max(self.most or FIRST, 2 * self.size)
         steps, values = np.empty(room, np.int64), np.empty((room, *like.shape), like.dtype)
         if self.size:
             steps[: self.size], values[: self.size] = self.steps, self.values
@@ -93,25 +108,29 @@ class Track:
             track, end = track.parent, min(track.start, end)
         parts = [part for part in reversed(parts) if len(part[0])]
         if not parts:
-            return np.empty(0, int), np.empty((len(self.seeds), 0, *(len(self.labels[d]) for d in self.variables[name].dims)))
+            return np.empty(0, int), np.empty((len(self.seeds), 0, *(len(self.labels.get(d, ())) for d in self.variables[name].dims)))
         steps, values = (np.concatenate(each) if len(parts) > 1 else each[0] for each in zip(*parts, strict=True))
         return steps, np.moveaxis(values, 0, 1)
 
     def _relabelled(self, name: str, values: np.ndarray, track: "Track") -> np.ndarray:
         """Values of another track with the labels of this one; NaN where that has no such label."""
         for axis, dim in enumerate(self.variables[name].dims, start=2):
-            own, theirs = list(self.labels[dim]), list(track.labels[dim])
+            own, theirs = list(self.labels.get(dim, ())), list(track.labels.get(dim, ()))
             if own != theirs:
                 found = np.full((*values.shape[:axis], len(own), *values.shape[axis + 1 :]), np.nan, np.float32)
                 shared = [label for label in own if label in theirs]
-                places = ((slice(None),) * axis + ([labels.index(each) for each in shared],) for labels in (own, theirs))
-                found[next(places)] = values[next(places)]
+                here, there = ((slice(None),) * axis + ([labels.index(each) for each in shared],) for labels in (own, theirs))
+                found[here] = values[there]
                 values = found
         return values
 
     def row_at(self, update: int) -> dict[str, Any]:
         """The knobs with which update number `update` was made."""
         return dict(self.first) | {c.knob: c.new for c in self.changes if c.step <= update}
+
+    def row_before(self, update: int) -> dict[str, Any]:
+        """The knobs that the state before update number `update` comes from."""
+        return self.row_at(update - 1)
 
     @property
     def ancestors(self) -> list["Track"]:
@@ -121,6 +140,16 @@ class Track:
             found.append(track)
             track = track.parent
         return found
+
+
+def reduced(values: np.ndarray, dims: Sequence[str], over: Mapping[str, str]) -> np.ndarray:
+    """Values (run, step, *dims) with the named dimensions reduced in their order, and the mean over the rest: (run, step)."""
+    left = list(dims)
+    for dim, how in {**over, **dict.fromkeys([d for d in dims if d not in over], "mean")}.items():
+        if dim in left:
+            values = getattr(np, how)(values, axis=2 + left.index(dim))
+            left.remove(dim)
+    return values
 
 
 def is_picture(variable: Variable) -> bool:

@@ -70,6 +70,7 @@ class Spec:
     acts: str
     group: str
     follows: str
+    begins: str
 
     @property
     def is_lane(self) -> bool:
@@ -130,15 +131,16 @@ def knob(
     acts: Literal["live", "start", "switch", "shape"] | None = None,
     group: str = "",
     follows: Literal["", "steps"] = "",
+    begins: str = "",
 ) -> Any:
     """A field of a `Knobs` class.
 
     `low` and `high` span the slider; only `valid` is enforced (by default: at least 0, or above 0 on a log scale).
     `acts` is one of `ACTS`; numbers with a fraction act live unless said otherwise, everything else is a shape. In a run, a knob that
-    `follows` the number of steps has that for its default.
+    `follows` the number of steps has that for its default; one that is a stretch of steps says which knob holds the step where it `begins`.
     """
     valid = valid or (above(0.0) if log else at_least(0.0))
-    metadata = dict(low=low, high=high, valid=valid, log=log, units=units, doc=doc, acts=acts, group=group, follows=follows)
+    metadata = dict(low=low, high=high, valid=valid, log=log, units=units, doc=doc, acts=acts, group=group, follows=follows, begins=begins)
     return field(default=default, metadata=metadata)
 
 

@@ -1,4 +1,4 @@
-"""The lab: JupyterLab on the tour, in a clone on its own notebooks, from a wheel on copies that belong to the person."""
+"""The lab, JupyterLab on the tour, and the course, Voila on all notebooks: a clone's own, from a wheel copies that belong to the person."""
 
 import importlib.util
 import os
@@ -12,6 +12,10 @@ from .places import notebooks
 
 FOLDER = Path("stability-notebooks")
 TOUR = "00_tour.ipynb"
+
+# Voila reads voila.json there. A failed cell shows its error, and the cells after it run. The policy stops requests for icons that Voila
+# brings along anyway. A closed page could not end its kernel under the XSRF check. Notebook 7's extension does not load in Voila.
+SETTINGS = Path(__file__).parent
 
 
 def command() -> str:
@@ -43,16 +47,21 @@ def kept(folder: Path = FOLDER) -> list[Path]:
     return [target for target, source in pairs if target.is_file() and target.read_bytes() != source.read_bytes()]
 
 
-def require() -> None:
-    """InputError where JupyterLab is not installed."""
-    if importlib.util.find_spec("jupyterlab") is None:
-        raise InputError("JupyterLab is not installed; install it with: pip install 'stability-workbench[lab]'")
+def require(tool: str) -> None:
+    """InputError where `tool`, JupyterLab or Voila, is not installed."""
+    if importlib.util.find_spec(tool.lower()) is None:
+        raise InputError(f"{tool} is not installed; install it with: pip install 'stability-workbench[lab]'")
 
 
 def launch(tour: Path, options: Sequence[str] = ()) -> None:
     """Become JupyterLab on `tour`; does not return."""
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *as_root, *options, str(tour)])
+
+
+def serve(folder: Path, options: Sequence[str] = ()) -> None:
+    """Become Voila on the notebooks of `folder`; does not return."""
+    os.execv(sys.executable, [sys.executable, "-m", "voila", f"--Voila.config_file_paths={SETTINGS}", *options, str(folder)])
 
 
 def _in_clone() -> bool:

@@ -13,7 +13,9 @@ class Schedule(Knobs):
     """The applied learning rate: `lr` x warmup x decay, see `rate`."""
 
     lr: float = knob(3e-3, 1e-5, 1.0, valid=above(0.0), log=True, group="optimizer", doc="learning rate (peak)")
-    warmup: int = knob(0, 0, 1000, valid=at_least(0), acts="live", units="step", group="optimizer", doc="steps of linear warmup")
+    warmup: int = knob(
+        0, 0, 1000, valid=at_least(0), acts="live", units="step", group="optimizer", begins="warmup_from", doc="steps of linear warmup"
+    )
     warmup_from: int = knob(
         0, 0, 1000, valid=at_least(0), acts="live", units="step", group="optimizer", doc="step at which the warmup begins"
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from .claim import Claim
 from .design import Design
 from .errors import unknown
+from .gauge import Gauge
 from .knobs import Knobs
 from .probe import Probe
 from .view import View
@@ -85,6 +86,26 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """A question to answer before a run is watched: `outcome(record) -> place in answers`, of the record of one run after `steps`."""
+
+    question: str
+    answers: tuple[str, ...]
+    outcome: Callable[[Any], int]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number from a paper, to be drawn beside what is measured: of which variable, at which setting, and where it stands."""
+
+    variable: str
+    value: float
+    text: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Event:
     """A number per run read off its curves: `fn(record) -> DataArray over run`."""
 
@@ -116,6 +137,9 @@ class Study:
     coords: Callable[[Any], Mapping[str, Sequence[Any]]] = lambda knobs: {}
     optional_probes: tuple[Probe, ...] = ()
     views: tuple[View, ...] = ()
+    gauges: tuple[Gauge, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
+    published: tuple[Published, ...] = ()
     claims: tuple[Claim, ...] = ()
     presets: tuple[Preset, ...] = ()
     events: tuple[Event, ...] = ()

@@ -4,7 +4,7 @@ Every branch trains by itself, never compiled and always in the same layout, so 
 last bit, and so is what is trained again from a kept state.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..history import Track
 from ..knobs import Spec, specs
 from ..schema import Change, Progress, Slab, Variable
-from ..study import Study
+from ..study import Phase, Study
 from . import devices
-from .adapting import Carried, adapted, carried, may_switch
+from .adapting import Carried, adapted, carried, may_switch, switched
 from .chunks import NOT_DIVERGED, Chunk
 from .kept import Shelf, State
 from .lanes import LAYOUTS, Layout, Looped
 from .measuring import known
 from .plans import Plan, chunk_of, plan
+from .step import phase_at
 from .threads import ONE_AT_A_TIME, operations_on
 
 MEMORY = 128 * 2**20
@@ -48,15 +49,18 @@ class Experiment:
         *,
         steps: int = LONGEST,
         probes: Sequence[str] = (),
+        measured: Sequence[str] | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         memory: int = MEMORY,
     ) -> None:
-        self.study, self.steps, self.probes, self.dtype = study, steps, tuple(probes), dtype
+        self.offered = {p.name: p for p in (*study.probes, *study.optional_probes)}
+        names = [p.name for p in study.probes_named(probes)] if measured is None else measured
+        self.study, self.steps, self.dtype = self._measuring(study, names), steps, dtype
         self.device = device or torch.device("cpu")
         self.knobs: Mapping[str, Spec] = specs(study.knobs)
         self.shelf = Shelf(memory)
-        self.variables = {p.name: Variable(p.name, p.every, p.dims, p.dtype, p.attrs) for p in study.probes_named(self.probes)}
+        self.variables = {p.name: Variable(p.name, p.every, p.dims, p.dtype, p.attrs) for p in self.offered.values()}
         self.tracks: dict[int, Track] = {}
         self.resting: set[int] = set()
         self.carried: Carried | None = None
@@ -88,10 +92,29 @@ class Experiment:
 
     def begin(self, row: Mapping[str, Any], seeds: Sequence[int]) -> int:
         """A new run from step 0, selected; the others rest."""
-        row = dict(row)
-        chunk, layout, track = self._begun(row, tuple(seeds))
+        chunk, layout, track = self._begun(dict(row), tuple(seeds))
         self.resting |= set(self.tracks)
-        return self._add(track, chunk, layout)
+        self.carried = None
+        return self._add(track, chunk, layout, State(0, chunk.run_states(), chunk.diverged.copy()))
+
+    def _restart(self, row: Mapping[str, Any]) -> None:
+        """Other knobs for the selected run, which has made no update yet."""
+        number, kind = self.selected, self.track.kind
+        chunk, layout, track = self._begun(dict(row), self.track.seeds)
+        track.number, track.name, track.kind = number, self.track.name, kind
+        self.shelf.drop(number)
+        self.tracks[number], self._chunks[number], self._layouts[number] = track, chunk, layout
+        self._keep(number)
+        self.carried = None
+
+    def measure(self, names: Sequence[str]) -> None:
+        """Measure these probes from now on, and no others."""
+        study = self._measuring(self.study, names)
+        if [p.name for p in study.probes] == [p.name for p in self.study.probes]:
+            return
+        self.study = study
+        for number, track in self.tracks.items():
+            track.labels = track.labels | self._renew(number)
 
     def advance(self) -> int:
         """One update of the branches that are furthest behind; the number of updates made."""
@@ -105,12 +128,16 @@ class Experiment:
     def change(self, **knobs: Any) -> Track:
         """Change knobs of the selected branch from its next update on; the track that has them.
 
-        It is a new branch where the selected one was put back, and a new run where a knob is fixed for a run. `carried` then says what
-        became of the state. InputError for a value that is not valid or a state that cannot be adapted; nothing has changed then.
+        Before the first update of a run they are just set. It is a new branch where the selected one was put back, and a new run where a
+        knob is fixed for a run. `carried` then says what became of the state. InputError for a value that is not valid or a state that
+        cannot be adapted; nothing has changed then.
         """
-        self.carried = None
         new = self._checked(knobs)
         if not new:
+            self.carried = None
+            return self.track
+        if self.track.step == 0 and self.track.parent is None and not self._branches(self.selected):
+            self._restart(dict(self.row) | new)
             return self.track
         if fixed := [name for name in new if self._is_fixed(name)]:
             first = dict(self.row) | new
@@ -125,14 +152,12 @@ class Experiment:
 
     def twin(self, **knobs: Any) -> Track:
         """Fork the selected branch where it stands; the copy, with these knobs changed, is selected, and the original goes on."""
-        if fixed := [name for name in self._checked(knobs) if self._is_fixed(name)]:
-            raise InputError(f"Knob {fixed[0]!r} is fixed for a run, so a twin cannot differ in it; begin a new run.")
-        return self.branch(**knobs) if self.cursor is not None else self._fork(TWIN, self._now(self.selected), knobs)
+        return self.branch(**knobs) if self.cursor is not None else self._fork(TWIN, self._arrived(self.selected), knobs)
 
     def branch(self, **knobs: Any) -> Track:
         """Branch off at the step that the selected branch was put back to; the new branch is selected."""
         owner, step = self._owner(self.step)
-        return self._fork(BRANCH, self.shelf.states[owner.number, step], knobs)
+        return self._fork(BRANCH, self._arrived(self.selected) if self.cursor is None else self.shelf.states[owner.number, step], knobs)
 
     def travel(self, step: int) -> Iterator[int]:
         """Put the selected branch back to `step`, or to its end; yields the steps on the way where it has to train again."""
@@ -144,10 +169,8 @@ class Experiment:
             self.cursor = None
             return
         owner, _ = self._owner(step)
-        for at, state in self._again(owner, step):
-            if state:
-                self.shelf.keep(owner.number, state, [*self._needed(), (owner.number, step)])
-            yield at
+        state = yield from self._again(owner, step)
+        self.shelf.keep(owner.number, state, [*self._needed(), (owner.number, step)])
         self.cursor, self.carried = step, None
 
     def nearest(self, step: int) -> int:
@@ -177,30 +200,42 @@ class Experiment:
     def forget(self, number: int) -> None:
         """Let go of a branch that has no branches of its own and is not the only one."""
         self._known(number)
-        if [t for t in self.tracks.values() if t.parent is self.tracks[number]]:
+        if self._branches(number):
             raise InputError(f"{self.tracks[number].name!r} has branches of its own; remove these first.")
         if len(self.tracks) == 1:
             raise InputError(f"{self.tracks[number].name!r} is the only run; reset instead.")
         parent = self.tracks.pop(number).parent
         self.resting.discard(number)
         self._chunks.pop(number)
+        self._layouts.pop(number)
         self.shelf.drop(number)
         if self.selected == number:
             self.selected, self.cursor = parent.number if parent else next(iter(self.tracks)), None
 
-    def closing(self, number: int, stop: int) -> Iterator[Slab]:
+    def closing(self, number: int, stop: int) -> list[Slab | Progress]:
         """The last moment of a branch that stands at step `stop`, measured on every clock as if its run ended there."""
         track, state = self.tracks[number], self._now(number)
         chunk = self._chunk(track.row, track.seeds, state, self._layouts[number], steps=stop)
+        last = Phase(phase_at(chunk.cohort, stop - 1, self.steps))
+        chunk.cohort = replace(chunk.cohort, study=replace(self.study, phases=(last,)))
         with torch.no_grad(), operations_on(self.threads):
-            yield from (item for item in chunk.advance(stop, stop) if isinstance(item, Slab))
+            return list(chunk.advance(stop, stop))
 
-    def plan_of(self, number: int, steps: int) -> tuple[Plan, Layout]:
-        """A plan of the runs of a branch from step 0, and the layout that they train in."""
-        track = self.tracks[number]
-        return self._plan([dict(track.first) | {"seed": seed} for seed in track.seeds], steps=steps), self._layouts[number]
+    def plan_of_all(self, steps: int) -> Plan:
+        """A plan of the runs of all branches from step 0."""
+        return self._plan([track.row_at(0) | {"seed": seed} for track in self.tracks.values() for seed in track.seeds], steps)
+
+    def layout_of(self, number: int) -> Layout:
+        """The layout that the runs of a branch train in."""
+        return self._layouts[number]
+
+    def _branches(self, number: int) -> list[Track]:
+        return [track for track in self.tracks.values() if track.parent is self.tracks[number]]
 
     def _checked(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        for name in knobs:
+            if name not in self.knobs:
+                raise unknown("knob", name, self.knobs)
         new = {name: self.knobs[name].check(value) for name, value in knobs.items()}
         return {name: value for name, value in new.items() if value != self.row[name]}
 
@@ -232,21 +267,35 @@ class Experiment:
         track = Track(0, "", RUN, seeds, row, row, self.variables, self._labels(chunk), diverged=nothing.diverged)
         return chunk, layout, track
 
+    def _measuring(self, study: Study, names: Sequence[str]) -> Study:
+        """The study with these probes and no others by default."""
+        for name in names:
+            if name not in self.offered:
+                raise unknown("probe", name, self.offered)
+        chosen = tuple(p for name, p in self.offered.items() if name in names)
+        return replace(study, probes=chosen, optional_probes=tuple(p for p in self.offered.values() if p not in chosen))
+
+    def _renew(self, number: int) -> dict[str, Sequence[Any]]:
+        """Put the chunk of a branch together anew where it stands; the labels of what it measures."""
+        track = self.tracks[number]
+        chunk = self._chunks[number] = self._chunk(track.row, track.seeds, self._now(number), self._layouts[number])
+        return self._labels(chunk)
+
     def _labels(self, chunk: Chunk) -> dict[str, Sequence[Any]]:
-        """Labels of the dimensions of what is measured."""
-        used = {dim for v in self.variables.values() for dim in v.dims}
+        """Labels of the dimensions of what can be measured."""
+        used = {dim for p in self.offered.values() for dim in p.dims}
         return {dim: labels for dim, labels in chunk.cohort.labels.items() if dim in used}
 
-    def _add(self, track: Track, chunk: Chunk, layout: Layout) -> int:
+    def _add(self, track: Track, chunk: Chunk, layout: Layout, state: State) -> int:
         self._made += 1
         track.number, track.name = self._made, f"{track.kind.removeprefix('new ')} {self._made}"
         self.tracks[self._made], self._chunks[self._made], self._layouts[self._made] = track, chunk, layout
-        self._keep(track.number)
+        self.shelf.keep(track.number, state, self._needed())
         self.selected, self.cursor = track.number, None
         return track.number
 
     def _plan(self, rows: Sequence[Mapping[str, Any]], steps: int | None = None, **going_on: Any) -> Plan:
-        return plan(self.study, rows, steps or self.steps, probes=self.probes, device=self.device, dtype=self.dtype, **going_on)
+        return plan(self.study, rows, steps or self.steps, device=self.device, dtype=self.dtype, **going_on)
 
     def _chunk(self, row: Mapping[str, Any], seeds: Sequence[int], state: State, layout: Layout, steps: int | None = None) -> Chunk:
         rows = [dict(row) | {"seed": seed} for seed in seeds]
@@ -269,6 +318,10 @@ class Experiment:
     def _now(self, number: int) -> State:
         return State(self.tracks[number].step, self._chunks[number].run_states(), self.tracks[number].diverged.copy())
 
+    def _arrived(self, number: int) -> State:
+        """The state of a branch as its last update left it; where a static knob has been switched since, it has been kept."""
+        return self.shelf.states.get((number, self.tracks[number].step)) or self._now(number)
+
     def _keep(self, number: int) -> None:
         self.shelf.keep(number, self._now(number), self._needed())
 
@@ -285,53 +338,70 @@ class Experiment:
         return track, step
 
     def _change(self, number: int, new: Mapping[str, Any]) -> None:
-        track = self.tracks[number]
+        track, arrived = self.tracks[number], self._arrived(number)
         after = dict(track.row) | new
-        state = self._adapted(track, self._now(number), track.row, after)
+        state, became = self._turned(track, arrived, after)
         chunk = self._chunk(after, track.seeds, state, self._layouts[number])
-        if self._labels(chunk) != track.labels:  # of another set of tensors, say: what is measured from here on has other dimensions
+        labels = self._labels(chunk)
+        if any(labels[dim] != track.labels[dim] for name in track.own for dim in self.variables[name].dims):
+            self._fork(BRANCH, arrived, new)  # what is measured from here on has other dimensions: of another set of tensors, say
             self.resting.add(number)
-            self._fork(BRANCH, self._now(number), new)
             return
         track.changes = _with_changes(track.changes, track.step, track.row, new)
-        track.row, self._chunks[number] = after, chunk
-        if self.carried:
-            self._keep(number)
+        track.row, track.labels, self._chunks[number], self.carried = after, labels, chunk, became
+        if state is not arrived:
+            self.shelf.keep(number, arrived, self._needed())
 
     def _fork(self, kind: str, state: State, knobs: Mapping[str, Any]) -> Track:
         source, owner = self.track, self._owner(state.step)[0]
         before, new = source.row_at(state.step), self._checked(knobs)
+        if fixed := [name for name in new if self._is_fixed(name)]:
+            raise InputError(f"Knob {fixed[0]!r} is fixed for a run, so a fork cannot differ in it; begin a new run.")
         after = before | new
-        adapted_ = self._adapted(source, state, before, after)
-        chunk = self._chunk(after, source.seeds, adapted_, self._layouts[source.number])
+        turned, became = self._turned(source, state, after)
+        chunk = self._chunk(after, source.seeds, turned, self._layouts[source.number])
         past = [c for c in source.changes if c.step <= state.step]
         track = replace(source, kind=kind, start=state.step, parent=owner, step=state.step, row=after, own={}, labels=self._labels(chunk))
         track.changes = _with_changes(past, state.step, before, new)
         track.diverged = state.diverged.copy()
-        self._add(track, chunk, self._layouts[source.number])
+        self._add(track, chunk, self._layouts[source.number], state)
+        self.shelf.keep(owner.number, state, self._needed())
+        self.carried = became
         return track
 
+    def _turned(self, track: Track, arrived: State, after: Mapping[str, Any]) -> tuple[State, Carried | None]:
+        """The states that came to a step of a branch, under other knobs; and what became of them if that switches a static one.
+
+        However often a knob is changed at a step, the state is adapted once, from what it came with: changing back leaves no trace.
+        """
+        came, here = track.row_before(arrived.step), track.row_at(arrived.step)
+        state = self._adapted(track, arrived, came, after)
+        if not switched(self.study, here, after):
+            return state, None
+        return state, carried(self._adapted(track, arrived, came, here).runs[0], state.runs[0])
+
     def _adapted(self, track: Track, state: State, before: Mapping[str, Any], after: Mapping[str, Any]) -> State:
-        """The states of a branch under other knobs; sets `carried` if they are other states."""
+        """The states of a branch under other knobs; the same ones if no static knob differs."""
+        if not switched(self.study, before, after):
+            return state
         rows = [({**before, "seed": seed}, {**after, "seed": seed}) for seed in track.seeds]
         with ONE_AT_A_TIME:
             runs = [adapted(self.study, run, *row, self.device, self.dtype) for run, row in zip(state.runs, rows, strict=True)]
-        self.carried = carried(state.runs[0], runs[0]) if runs[0] is not state.runs[0] else None
         return replace(state, runs=tuple(runs))
 
-    def _again(self, owner: Track, step: int) -> Iterator[tuple[int, State | None]]:
-        """Train a branch again from the nearest kept state to `step`: each step reached, with the state there at the last."""
+    def _again(self, owner: Track, step: int) -> Generator[int, None, State]:
+        """Train a branch again from the nearest kept state to `step`; yields each step reached, returns the state that comes there."""
         state = self.shelf.nearest(owner.number, step)
         turns = sorted({state.step, step, *(c.step for c in owner.changes if state.step < c.step <= step)})
         for at, turn in pairwise(turns):
+            state = self._adapted(owner, state, owner.row_before(at), owner.row_at(at))
             chunk = self._chunk(owner.row_at(at), owner.seeds, state, self._layouts[owner.number])
             for here in range(at, turn):
                 with torch.no_grad(), operations_on(self.threads):
                     list(chunk.advance(here, here + 1))
-                yield here + 1, None
+                yield here + 1
             state = State(turn, chunk.run_states(), chunk.diverged.copy())
-            state = self._adapted(owner, state, owner.row_at(turn - 1), owner.row_at(turn))
-        yield step, state
+        return state
 
 
 def _with_changes(changes: Sequence[Change], step: int, before: Mapping[str, Any], new: Mapping[str, Any]) -> list[Change]:

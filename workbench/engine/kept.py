@@ -11,7 +11,7 @@ from .lanes import size_in_bytes
 
 @dataclass(frozen=True)
 class State:
-    """The states of a branch's runs before update `step`, and when each diverged (-1: it did not)."""
+    """The states of a branch's runs as update `step` - 1 left them, before any change made at `step`; and when each diverged (-1: not)."""
 
     step: int
     runs: tuple[Any, ...]

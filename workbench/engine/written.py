@@ -9,10 +9,11 @@ import numpy as np
 import xarray as xr
 
 from ..design import Design
+from ..errors import InputError
 from ..history import Track, is_picture
 from ..record import blank, fill, timeline, with_claims, with_events, with_nodes
-from ..schema import Schema, Slab, Variable
-from ..study import phase_starts
+from ..schema import Progress, Schema, Slab, Variable
+from ..study import Event, phase_starts
 from .experiment import Experiment
 from .plans import Choice
 from .provenance import provenance
@@ -23,17 +24,19 @@ OF_BRANCH = {"branch": dict(units="1", long_name="branch of the experiment")}
 def record_of(experiment: Experiment) -> xr.DataTree:
     """The record of an experiment as it stands, a run for each branch and seed, told apart by the coordinate `branch`.
 
-    A branch's runs hold its whole history, the steps before it left its parent included; knobs are those at step 0, and `timeline` has
+    A branch's runs hold its whole history, the steps before it left its parent included; knobs are those of update 0, and `timeline` has
     what was changed later. Branches that stand at the last step have the last moment of every clock, as a finished run has. Pictures are
     in a node of their own, at the steps that were kept.
     """
-    tracks = list(experiment.tracks.values())
-    stop = max(track.step for track in tracks)
-    ready, _ = experiment.plan_of(tracks[0].number, max(stop, 1))
+    tracks, probes = list(experiment.tracks.values()), {p.name for p in experiment.study.probes}
+    stop = max(1, *(track.step for track in tracks))
+    ready = experiment.plan_of_all(stop)
     runs = {track.number: _places(tracks, track) for track in tracks}
-    numbers = [v for v in experiment.variables.values() if not is_picture(v)]
+    names = [track.name for track in tracks for _ in track.seeds]
+    measured = [v for v in experiment.variables.values() if any(v.name in track.own for track in tracks) or v.name in probes]
+    numbers = [v for v in measured if not is_picture(v)]
     schema = Schema(
-        rows=[dict(track.first) | {"seed": seed, "branch": track.name} for track in tracks for seed in track.seeds],
+        rows=[{**row, "branch": name} for row, name in zip(ready.schema.rows, names, strict=True)],
         columns={**ready.schema.columns, **OF_BRANCH},
         variables=numbers,
         labels=_union([track.labels for track in tracks]),
@@ -44,18 +47,45 @@ def record_of(experiment: Experiment) -> xr.DataTree:
     )
     record = blank(schema)
     for track in tracks:
-        for slab in (*_measured(track, numbers), *(experiment.closing(track.number, stop) if track.step == stop else ())):
-            values = {name: x for name, x in slab.values.items() if not is_picture(experiment.variables[name])}
-            if values:
-                fill(record, replace(slab, runs=runs[track.number], values=values))
-    record.attrs["layouts"] = json.dumps([entry for track in tracks for entry in _layouts(experiment, track, runs[track.number])])
+        fill(record, Progress(runs[track.number], track.step, track.diverged.tolist()))
+        for item in (*_measured(track, numbers), *(experiment.closing(track.number, stop) if track.step == stop else ())):
+            if isinstance(item, Progress) or (item := _without_pictures(experiment, item)).values:
+                fill(record, replace(item, runs=runs[track.number]))
+    record.attrs["layouts"] = json.dumps([_layout(experiment, number, places) for number, places in runs.items()])
     record.attrs["threads"] = experiment.threads
-    events = record["events"].dataset
-    events["steps_done"].values[:] = np.concatenate([[track.step] * len(track.seeds) for track in tracks])
-    diverged = np.concatenate([track.diverged for track in tracks]).astype(float)
-    events["diverged_step"].values[:] = np.where(diverged < 0, np.nan, diverged)
     record = with_nodes(record, timeline=_timeline(tracks, runs), **_pictures(experiment, tracks))
-    return with_claims(with_events(record, experiment.study.events), experiment.study.claims)
+    ends = np.concatenate([[track.step - (track.step < stop)] * len(track.seeds) for track in tracks])
+    events = [_as_far_as_measured(event, ends) for event in experiment.study.events if _can_be_read(record, event)]
+    return with_claims(with_events(record, events), experiment.study.claims)
+
+
+def _can_be_read(record: xr.DataTree, event: Event) -> bool:
+    """Whether what an event is read off was measured."""
+    try:
+        event.fn(record)
+    except (LookupError, InputError):
+        return False
+    return True
+
+
+def _as_far_as_measured(event: Event, ends: np.ndarray) -> Event:
+    """An event read off the curve of each run up to its last step measured, not off the NaN that follow where others are ahead."""
+
+    def fn(record: xr.DataTree) -> np.ndarray:
+        found = np.full(len(ends), np.nan)
+        for end in np.unique(ends[ends >= 0]):
+            places = np.flatnonzero(ends == end)
+            found[places] = event.fn(_until(record, places, end))
+        return found
+
+    return replace(event, fn=fn)
+
+
+def _until(record: xr.DataTree, places: np.ndarray, end: int) -> xr.DataTree:
+    """The record of some runs up to a step."""
+    nodes = {"/": record.to_dataset(), **{name: node.to_dataset(inherit=False) for name, node in record.children.items()}}
+    nodes = {name: node.isel(run=places) if "run" in node.dims else node for name, node in nodes.items()}
+    return xr.DataTree.from_dict({name: node.sel(step=slice(end)) if "step" in node.dims else node for name, node in nodes.items()})
 
 
 def _places(tracks: list[Track], track: Track) -> list[int]:
@@ -64,10 +94,17 @@ def _places(tracks: list[Track], track: Track) -> list[int]:
 
 
 def _measured(track: Track, variables: list[Variable]) -> Iterator[Slab]:
+    """What was measured of a branch, in stretches without a gap: a probe may have been off in between."""
     for v in variables:
         steps, values = track.series(v.name)
-        if len(steps):
-            yield Slab((), v.clock, steps.tolist(), {v.name: values}, track.labels)
+        gaps = np.flatnonzero(np.diff(steps) > v.clock) + 1
+        for at, part in zip(np.split(steps, gaps), np.split(values, gaps, axis=1), strict=True):
+            if len(at):
+                yield Slab((), v.clock, at.tolist(), {v.name: part}, track.labels)
+
+
+def _without_pictures(experiment: Experiment, slab: Slab) -> Slab:
+    return replace(slab, values={name: x for name, x in slab.values.items() if not is_picture(experiment.variables[name])})
 
 
 def _union(labels: list[Any]) -> dict[str, list[Any]]:
@@ -77,9 +114,8 @@ def _union(labels: list[Any]) -> dict[str, list[Any]]:
     }
 
 
-def _layouts(experiment: Experiment, track: Track, runs: list[int]) -> Iterator[dict[str, Any]]:
-    _, layout = experiment.plan_of(track.number, max(track.step, 1))
-    yield Choice(layout, len(runs), experiment.threads).entry(runs)
+def _layout(experiment: Experiment, number: int, runs: list[int]) -> dict[str, Any]:
+    return Choice(experiment.layout_of(number), len(runs), experiment.threads).entry(runs)
 
 
 def _timeline(tracks: list[Track], runs: dict[int, list[int]]) -> xr.Dataset:
@@ -103,12 +139,9 @@ def _pictures(experiment: Experiment, tracks: list[Track]) -> dict[str, xr.Datas
             continue
         labels = _union([track.labels for track in tracks])
         whole = np.full((sum(len(t.seeds) for t in tracks), len(steps), *(len(labels[d]) for d in v.dims)), np.nan, np.float32)
-        first = 0
         for track, at, values in kept:
             places = [[labels[dim].index(each) for each in track.labels[dim]] for dim in v.dims]
-            rows = range(first, first + len(track.seeds))
-            first += len(track.seeds)
-            whole[np.ix_(rows, np.searchsorted(steps, at), *places)] = values / 255
+            whole[np.ix_(_places(tracks, track), np.searchsorted(steps, at), *places)] = values / 255
         data[v.name] = xr.DataArray(
             whole, dims=("run", "step", *v.dims), coords={"step": steps, **{d: labels[d] for d in v.dims}}, attrs=dict(v.attrs)
         )

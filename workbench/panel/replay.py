@@ -1,0 +1,229 @@
+"""Replays: a record looked at as if it were training now. Nothing is trained, and torch is not needed."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..design import axes
+from ..errors import InputError, unknown
+from ..history import Series, Track
+from ..knobs import Spec
+from ..record import clocks_of
+from ..schema import Change, Variable
+from ..study import Study
+
+SECONDS = 10.0  # in which a whole record goes by
+SETTING = "setting"
+
+
+class Replay:
+    """The runs of a record that differ only in the seed are a setting; one is shown from its first step to where the replay stands.
+
+    What may be changed are the knobs that vary between runs: another value goes to the setting nearest to it.
+    """
+
+    def __init__(self, study: Study, record: xr.DataTree, row: Mapping[str, Any]) -> None:
+        self.study, self.record = study, record
+        self.knobs: Mapping[str, Spec] = {name: spec for name, spec in axes(study.knobs).items() if name != "seed"}
+        self.settings = settings_of(record, self.knobs)
+        self.variables = variables_of(record)
+        self.steps, self.at = int(record.attrs["steps"]), 0
+        self.resting: set[int] = set()
+        self.carried = None
+        self.cursor: int | None = None
+        self._made = 0
+        self.tracks: dict[int, Track] = {}
+        self.selected = self._add(nearest(self.settings, row))
+
+    @property
+    def track(self) -> Track:
+        """The selected setting."""
+        return self.tracks[self.selected]
+
+    @property
+    def step(self) -> int:
+        """Where the replay stands."""
+        return self.at
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The knobs of the selected setting."""
+        return self.track.row
+
+    @property
+    def training(self) -> list[int]:
+        """What may go on."""
+        return list(self.tracks) if self.at < self.steps else []
+
+    @property
+    def pace(self) -> float:
+        """Steps per second at which a replay goes by."""
+        return self.steps / SECONDS
+
+    def advance(self) -> int:
+        """One step further."""
+        self.at = min(self.at + 1, self.steps)
+        return 1
+
+    def change(self, **knobs: Any) -> Track:
+        """Show the setting that has these values, or the nearest; InputError for a knob that does not vary in this record."""
+        varied = varied_in(self.settings)
+        for name in knobs:
+            if name not in self.knobs:
+                raise unknown("knob", name, self.knobs)
+            if name not in varied:
+                here = f"Every run of this record has {name} = {self.row[name]!r}"
+                raise InputError(f"{here}; perturb it in a live panel: wb.explore({self.study.name!r}).")
+        checked = {name: self.knobs[name].check(value) for name, value in knobs.items()}
+        found = nearest(self.settings, dict(self.row) | checked, first=list(checked))
+        number = self.selected
+        self.tracks[number] = self._track(number, found)
+        return self.track
+
+    def twin(self, **knobs: Any) -> Track:
+        """Another setting beside the selected one."""
+        row = dict(self.row)
+        self.selected = self._add(nearest(self.settings, row))
+        return self.change(**knobs) if knobs else self.track
+
+    def branch(self, **knobs: Any) -> Track:
+        """Another setting beside the selected one."""
+        return self.twin(**knobs)
+
+    def begin(self, row: Mapping[str, Any], seeds: Sequence[int]) -> int:
+        """Show one setting alone, from the start."""
+        self.tracks, self._made, self.at = {}, 0, 0
+        self.selected = self._add(nearest(self.settings, row))
+        return self.selected
+
+    def travel(self, step: int) -> Iterator[int]:
+        """Go to a step."""
+        if not 0 <= step <= self.steps:
+            raise InputError(f"Step {step} is outside the record, which goes from step 0 to {self.steps}.")
+        self.at = step
+        yield step
+
+    def nearest(self, step: int) -> int:
+        """Every step is there."""
+        return step
+
+    def kept(self, number: int) -> list[int]:
+        """Every step is there; none needs to be marked."""
+        return []
+
+    def select(self, number: int) -> None:
+        """Select a setting."""
+        if number not in self.tracks:
+            raise InputError(f"There is no branch {number}; there are {', '.join(map(str, self.tracks))}.")
+        self.selected = number
+
+    def rest(self, number: int, resting: bool) -> None:
+        """A record goes by as a whole."""
+        raise InputError("A replay goes by as a whole; remove the setting instead.")
+
+    def forget(self, number: int) -> None:
+        """Take a setting away."""
+        if len(self.tracks) == 1:
+            raise InputError("It is the only setting shown; choose another one by its knobs.")
+        self.tracks.pop(number)
+        if number == self.selected:
+            self.selected = next(iter(self.tracks))
+
+    def measure(self, names: Sequence[str]) -> None:
+        """A record holds what it holds."""
+
+    def _add(self, setting: "Setting") -> int:
+        self._made += 1
+        self.tracks[self._made] = self._track(self._made, setting)
+        return self._made
+
+    def _track(self, number: int, setting: "Setting") -> Track:
+        return track_of(self.record, setting, self.variables, number, f"{SETTING} {number}")
+
+
+class Setting(dict[str, Any]):
+    """The knobs that some runs share; `runs` are their places in the record."""
+
+    def __init__(self, row: Mapping[str, Any], runs: Sequence[int]) -> None:
+        super().__init__(row)
+        self.runs = tuple(runs)
+
+
+def settings_of(record: xr.DataTree, known: Mapping[str, Spec]) -> list[Setting]:
+    """The runs of a record by their knobs, those that differ only in the seed together."""
+    names = [name for name in known if name in record.coords]
+    columns = {name: record[name].values.tolist() for name in names}
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for run in range(record.sizes["run"]):
+        found.setdefault(tuple(columns[name][run] for name in names), []).append(run)
+    return [Setting({**{n: known[n].default for n in known}, **dict(zip(names, row, strict=True))}, runs) for row, runs in found.items()]
+
+
+def varied_in(settings: Sequence[Setting]) -> list[str]:
+    """The knobs in which settings differ."""
+    return [name for name in settings[0] if len({setting[name] for setting in settings}) > 1]
+
+
+def nearest(settings: Sequence[Setting], row: Mapping[str, Any], first: Sequence[str] = ()) -> Setting:
+    """The setting with fewest other values than `row`, numbers counted by their distance; knobs of `first` count before all others."""
+    varied = varied_in(settings) or list(settings[0])
+
+    def distance(setting: Setting) -> tuple[float, float]:
+        each = {name: _apart(setting[name], row[name]) for name in varied if name in row}
+        return sum(each[name] for name in first if name in each), sum(each.values())
+
+    return min(settings, key=distance)
+
+
+def _apart(a: Any, b: Any) -> float:
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)) and not isinstance(a, bool):
+        if a > 0 and b > 0:
+            return min(1.0, abs(math.log10(a / b)) / 3)
+        return 0.0 if a == b else 1.0
+    return float(a != b)
+
+
+def variables_of(record: xr.DataTree) -> dict[str, Variable]:
+    """What a record holds, as its schema had it."""
+    found = {}
+    for name, clock in clocks_of(record).items():
+        values = record.wb[name]
+        dims = tuple(str(dim) for dim in values.dims if dim not in ("run", "step"))
+        attrs = {key: str(value) for key, value in values.attrs.items()}
+        found[name] = Variable(name, clock, dims, str(values.dtype), attrs)
+    return found
+
+
+def track_of(record: xr.DataTree, setting: Setting, variables: Mapping[str, Variable], number: int, name: str) -> Track:
+    """The runs of a setting as a track that has been trained to its end."""
+    runs = list(setting.runs)
+    labels = {str(d): record.wb[v].indexes[d].tolist() for v in variables for d in record.wb[v].dims if d not in ("run", "step")}
+    diverged = record["events"]["diverged_step"].values[runs]
+    track = Track(
+        number=number,
+        name=name,
+        kind=SETTING,
+        seeds=tuple(record["seed"].values[runs].tolist()),
+        first=dict(setting),
+        row=dict(setting),
+        variables=variables,
+        labels=labels,
+        step=int(record["events"]["steps_done"].values[runs].max()),
+        changes=_changes(record, runs[0]),
+        diverged=np.where(np.isnan(diverged), -1, diverged).astype(int),
+    )
+    for variable in variables:
+        values = record.wb[variable].isel(run=runs).transpose("step", "run", ...)
+        track.own[variable] = Series.of(values["step"].values, values.values)
+    return track
+
+
+def _changes(record: xr.DataTree, run: int) -> list[Change]:
+    t = record["timeline"].to_dataset(inherit=False)
+    rows = zip(*(t[name].values.tolist() for name in ("changed_run", "at_step", "knob", "old", "new")), strict=True)
+    number = record["run"].values[run]
+    return [Change(0, step, knob, json.loads(old), json.loads(new)) for which, step, knob, old, new in rows if which == number]

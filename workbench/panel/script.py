@@ -1,0 +1,69 @@
+"""The Python that makes the runs of an experiment again: wb.run for each beginning, wb.fork for each change and branch."""
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any
+
+from ..history import Track
+from ..knobs import Spec
+from ..schema import Change
+
+
+def script(study: str, tracks: Iterable[Track], known: Mapping[str, Spec], layouts: Mapping[int, str]) -> str:
+    """Lines of Python, parents before their branches; a branch that has not trained yet is left out.
+
+    One seed alone comes out the same to the last bit; several do up to rounding after the first fork, which trains each seed by itself.
+    """
+    lines = ["import workbench as wb", ""]
+    latest: dict[tuple[int, int], str] = {}
+    for track in sorted(tracks, key=lambda track: track.number):
+        if track.step > track.start:
+            lines += _of_track(study, track, known, layouts[track.number], latest)
+    return "\n".join(lines) + "\n"
+
+
+def _of_track(study: str, track: Track, known: Mapping[str, Spec], layout: str, latest: dict[tuple[int, int], str]) -> list[str]:
+    name, lines = _identifier(track.name), []
+    own = [c for c in track.changes if c.step >= track.start]
+    if track.parent is None:
+        knobs = {k: v for k, v in track.first.items() if k in known and (v != known[k].default or known[k].follows)}
+        seeds = list(track.seeds) if len(track.seeds) > 1 else track.seeds[0]
+        given = {**knobs, "seed": seeds, "steps": track.step, "mode": layout}
+        lines.append(f"{name} = wb.run({study!r}, {_arguments(given)})")
+        latest[track.number, 0] = name
+        source = name
+    else:
+        source = _before(track.parent, track.start, latest)
+        if not any(c.step == track.start for c in own):
+            own = [Change(0, track.start, "", None, None), *own]
+    for step, changes in groupby(sorted(own, key=lambda c: c.step), key=lambda c: c.step):
+        if step >= track.step:
+            break
+        knobs = {c.knob: c.new for c in changes if c.knob}
+        here = name if track.parent is not None and step == track.start else f"{name}_from_{step}"
+        lines.append(f"{here} = {_fork(source, len(track.seeds), step, track.step, knobs)}")
+        latest[track.number, step] = source = here
+    return lines
+
+
+def _before(track: Track, step: int, latest: Mapping[tuple[int, int], str]) -> str:
+    """The name of the record that holds `step` of a branch with the knobs it then had."""
+    found = {at: name for (number, at), name in latest.items() if number == track.number and at <= step}
+    return found[max(found)]
+
+
+def _fork(source: str, seeds: int, step: int, steps: int, knobs: Mapping[str, Any]) -> str:
+    of = _arguments({"step": step, "steps": steps, **knobs})
+    if seeds == 1:
+        return f"wb.fork({source}, run=0, {of})[1]"
+    if "_from_" in source or not source.startswith("run_"):
+        return f"[wb.fork(one, run=0, {of})[1] for one in {source}]"
+    return f"[wb.fork({source}, run=run, {of})[1] for run in range({seeds})]"
+
+
+def _arguments(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def _identifier(name: str) -> str:
+    return name.replace(" ", "_")

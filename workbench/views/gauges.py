@@ -1,0 +1,395 @@
+"""Gauges drawn: for each a chart whose data have names and are put in later, again and again, and the tables that go in.
+
+A chart is made once; only tables travel while a run is watched. A table is a mapping of columns, numbers as arrays and words as lists.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..gauge import Gauge, Level, title_of, units_of
+from ..history import Track, reduced
+from ..schema import Variable
+from .curves import decimate
+from .extras import alt
+from .panels import GRADIENT
+from .theme import CATEGORIES, FAINT, number, ramp, wrapped
+
+POINTS, MOST, LEAST = 4_000, 500, 40
+CELLS = 1_600
+BINS = 40
+HEIGHT, DIFFERENCE_HEIGHT = 190, 70
+ROW = 14
+FAR = 2.0
+NEAR = 0.02  # of the steps shown, within which changes of one knob are one mark
+MARK_ROWS = 3
+SHIPPED = "#8a8f98"
+PICTURE = 66
+
+Table = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is to be seen: tracks with a colour each, the selected one, and up to which step.
+
+    `references` are tracks drawn dashed and grey; `bands` joins the seeds of a track to a band from the lowest to the highest.
+    """
+
+    tracks: Sequence[Track]
+    selected: Track
+    until: int | None = None
+    now: int | None = None
+    bands: bool = True
+    references: Sequence[Track] = ()
+    published: Sequence[Level] = ()
+    logarithmic: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The last step on the axis."""
+        ends = [track.step if self.until is None else min(track.step, self.until) for track in self.tracks]
+        return max([1, *ends])
+
+
+def colour(track: Track) -> str:
+    """The colour of a track, the same everywhere."""
+    return CATEGORIES[(track.number - 1) % len(CATEGORIES)]
+
+
+def axis_title(gauge: Gauge, variable: Variable) -> str:
+    """What a gauge shows, with units."""
+    return f"{title_of(gauge, variable)} {_bracketed(variable)}".strip()
+
+
+# Charts: Vega-Lite specifications whose data are named and empty.
+
+
+def chart(gauge: Gauge, variable: Variable, *, logarithmic: bool = False) -> Any:
+    """The chart of a gauge, as an Altair chart on named data."""
+    drawn = {"curve": _curve, "map": _map, "picture": _picture, "histogram": _histogram}[gauge.kind](gauge, variable, logarithmic)
+    return drawn.properties(description=axis_title(gauge, variable))
+
+
+def difference_chart(gauge: Gauge, variable: Variable) -> Any:
+    """The strip below a curve: what each twin differs from its parent by."""
+    x, title = _steps(), f"Δ {_bracketed(variable)}".strip()
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=3, format="~g"))
+    zero = alt.Chart(alt.NamedData("zero")).mark_rule(color=FAINT).encode(y="value:Q")
+    line = alt.Chart(alt.NamedData("differences")).mark_line(clip=True, strokeWidth=1.3)
+    drawn = alt.layer(zero, line.encode(x=x, y=y, detail="line:N", color=_given())).properties(height=DIFFERENCE_HEIGHT)
+    return drawn.properties(description=f"Difference of twins from their parents: {axis_title(gauge, variable)}")
+
+
+def _bracketed(variable: Variable) -> str:
+    units = units_of(variable)
+    return f"[{units}]" if units else ""
+
+
+def _steps(**options: Any) -> Any:
+    domain = alt.Scale(domainMax=alt.ExprRef("last"), domainMin=0, nice=False)
+    return alt.X("step:Q", title="step", scale=domain, axis=alt.Axis(tickCount=5, format="~s", grid=False), **options)
+
+
+def _given() -> Any:
+    """A colour that the data name themselves."""
+    return alt.Color("colour:N", scale=None, legend=None)
+
+
+def _curve(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
+    scale = alt.Scale(type="log", nice=False) if logarithmic else alt.Scale(zero=False, nice=False, padding=6)
+    x = _steps()
+    y = alt.Y("value:Q", title=wrapped(axis_title(gauge, variable), 26), scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    band = alt.Chart(alt.NamedData("bands")).mark_area(opacity=0.22, clip=True)
+    band = band.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q", detail="line:N", color=_given())
+    reference = alt.Chart(alt.NamedData("references")).mark_line(strokeDash=[2, 3], clip=True, strokeWidth=1.6)
+    reference = reference.encode(x=x, y=y, detail="line:N", color=_given())
+    line = alt.Chart(alt.NamedData("lines")).mark_line(clip=True, strokeWidth=1.5).encode(x=x, y=y, detail="line:N", color=_given())
+    level = alt.Chart(alt.NamedData("levels")).encode(y="value:Q")
+    words = level.mark_text(align="right", baseline="bottom", dx=-3, dy=-2, fontSize=10.5, color=FAINT)
+    rules = [level.mark_rule(strokeDash=[5, 4], color=FAINT), words.encode(x=alt.value("width"), text="text:N")]
+    zoom = alt.selection_interval(bind="scales", encodings=["x"], name="zoom")
+    return alt.layer(band, reference, *rules, line.add_params(zoom), *_marks(x)).properties(height=HEIGHT)
+
+
+def _marks(x: Any) -> list[Any]:
+    """What was changed and when, as labelled rules; and where one has gone back to."""
+    mark = alt.Chart(alt.NamedData("marks")).encode(x=x)
+    words = mark.mark_text(align="left", baseline="top", dx=3, dy=alt.ExprRef("datum.row * 12 + 1"), fontSize=10, clip=True)
+    now = alt.Chart(alt.NamedData("now")).mark_rule(strokeWidth=2, color="#D55E00").encode(x=x)
+    rule = mark.mark_rule(strokeDash=[1, 2], strokeWidth=1.4).encode(color=_given())
+    return [rule, words.encode(y=alt.value(0), text="text:N", color=_given()), now]
+
+
+def _map(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
+    legend = alt.Legend(title=None, orient="right", gradientLength=90, gradientThickness=10, tickCount=3, format="~g")
+    scale = alt.Scale(type="log" if logarithmic else "linear", scheme=GRADIENT, nice=False)
+    rect = alt.Chart(alt.NamedData("cells")).mark_rect(stroke=None, clip=True)
+    rect = rect.encode(
+        x=_steps(),
+        x2="next:Q",
+        y=alt.Y("row:O", title=None, sort=None, axis=alt.Axis(labelLimit=110, labelFontSize=10)),
+        color=alt.Color("value:Q", scale=scale, legend=legend),
+    )
+    zoom = alt.selection_interval(bind="scales", encodings=["x"], name="zoom")
+    return alt.layer(rect.add_params(zoom), *_marks(_steps())).properties(height=HEIGHT)
+
+
+def _picture(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
+    *rows, column = variable.dims[:-2] or ("sample",)
+    place = dict(sort=None, axis=alt.Axis(labelAngle=0, domain=False, ticks=False, grid=False))
+    image = alt.Chart(alt.NamedData("pictures")).mark_image(width=PICTURE, height=PICTURE)
+    y = alt.Y("row:O", title=" and ".join(rows) or None, scale=alt.Scale(paddingInner=0.06), **place)
+    x = alt.X("column:O", title=column, scale=alt.Scale(paddingInner=0.06), **place)
+    return image.encode(x=x, y=y, url="url:N").properties(width=alt.Step(PICTURE + 6), height=alt.Step(PICTURE + 6))
+
+
+def _histogram(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
+    bars = alt.Chart(alt.NamedData("bars")).mark_area(interpolate="step-after", opacity=0.28, line=True)
+    x = alt.X("low:Q", title=wrapped(axis_title(gauge, variable), 46), scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~g"))
+    y = alt.Y("share:Q", title="share of values", axis=alt.Axis(format="%", tickCount=4), stack=None)
+    return bars.encode(x=x, y=y, detail="line:N", color=_given()).properties(height=HEIGHT)
+
+
+# Tables
+
+
+def tables(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    """What goes into the chart of a gauge now, by the name of its data."""
+    drawn = {"curve": _curves, "map": _cells, "picture": _pictures, "histogram": _bars}[gauge.kind]
+    return drawn(gauge, variable, shown)
+
+
+def difference_tables(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    """What goes into the strip of differences."""
+    parts = []
+    for track in _with_parents(shown.tracks):
+        steps, values = _heights(gauge, variable, track, shown.until)
+        other_steps, others = _heights(gauge, variable, _origin(track), shown.until)
+        common, ours, theirs = np.intersect1d(steps, other_steps, assume_unique=True, return_indices=True)
+        late = common >= track.start
+        gap = (values[:, ours] - others[:, theirs])[:, late]
+        parts += _lines(track, common[late], gap, colour(track), MOST // 2)
+    return {"differences": _stacked(parts), "zero": {"value": np.zeros(1)}}
+
+
+def has_differences(tracks: Sequence[Track]) -> bool:
+    """Whether some track has a parent to differ from."""
+    return bool(_with_parents(tracks))
+
+
+def heights(gauge: Gauge, variable: Variable, track: Track, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and the heights (run, step) of a track's curve from step 0 on."""
+    return _heights(gauge, variable, track, until)
+
+
+def levels_of(gauge: Gauge, shown: Shown) -> list[Level]:
+    """The levels of a gauge under the knobs of the selected track, and the published ones of its variable."""
+    return [*gauge.levels(shown.selected.row), *shown.published]
+
+
+def _with_parents(tracks: Sequence[Track]) -> list[Track]:
+    return [track for track in tracks if track.parent is not None and len(track.seeds) == len(track.parent.seeds)]
+
+
+def _origin(track: Track) -> Track:
+    assert track.parent is not None
+    return track.parent
+
+
+def _heights(gauge: Gauge, variable: Variable, track: Track, until: int | None) -> tuple[np.ndarray, np.ndarray]:
+    steps, values = track.series(variable.name, None if until is None else until + 1)
+    return steps, reduced(values, variable.dims, gauge.over)
+
+
+def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    most = int(np.clip(POINTS // max(1, sum(len(t.seeds) for t in (*shown.tracks, *shown.references))), LEAST, MOST))
+    logarithmic = shown.logarithmic.get(gauge.name, gauge.logarithmic)
+    lines, bands, references = [], [], []
+    low, high = math.inf, -math.inf
+    for track in (*shown.tracks, *shown.references):
+        is_reference = track in shown.references
+        steps, values = _heights(gauge, variable, track, shown.last if is_reference else shown.until)
+        own = steps >= (0 if is_reference else track.start)
+        steps, values = steps[own], values[:, own]
+        values = np.where(values > 0, values, np.nan) if logarithmic else values
+        finite = values[np.isfinite(values)]
+        low, high = min([low, *([finite.min()] if finite.size else [])]), max([high, *([finite.max()] if finite.size else [])])
+        if is_reference:
+            references += _lines(track, steps, np.nanmedian(values, 0)[None] if values.size else values[:1], SHIPPED, MOST)
+        elif shown.bands and len(values) > 1:
+            bands += _band(track, steps, values, MOST // 2)
+            lines += _lines(track, steps, np.median(values, 0)[None], colour(track), MOST)
+        else:
+            lines += _lines(track, steps, values, colour(track), most)
+    levels = [level for level in levels_of(gauge, shown) if _is_near(level.value, low, high, logarithmic)]
+    return {
+        "lines": _stacked(lines),
+        "bands": _stacked(bands, ("step", "low", "high")),
+        "references": _stacked(references),
+        "levels": {"value": np.array([level.value for level in levels]), "text": [level.text for level in levels]},
+        **_marked(shown),
+    }
+
+
+def _is_near(value: float, low: float, high: float, logarithmic: bool) -> bool:
+    """Whether a level can be drawn without flattening what was measured."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return True
+    if logarithmic:
+        return value > 0 and low / 10 <= value <= high * 10
+    reach = FAR * max(high - min(low, 0.0), 1e-12)
+    return min(low, 0.0) - reach <= value <= min(low, 0.0) + reach
+
+
+def _lines(track: Track, steps: np.ndarray, values: np.ndarray, hue: str, most: int) -> list[dict[str, Any]]:
+    """One line for each row of values, thinned so that each bucket keeps its lowest and highest."""
+    if not len(steps):
+        return []
+    kept = decimate(values, most)
+    fresh = np.diff(kept, axis=-1, prepend=-1) > 0
+    return [
+        {"step": steps[k[f]], "value": row[k[f]], "line": _called(track, i, len(values)), "colour": hue}
+        for i, (row, k, f) in enumerate(zip(values, kept, fresh, strict=True))
+    ]
+
+
+def _called(track: Track, place: int, lines: int) -> str:
+    return track.name if lines == 1 else f"{track.name}, seed {track.seeds[place]}"
+
+
+def _band(track: Track, steps: np.ndarray, values: np.ndarray, most: int) -> list[dict[str, Any]]:
+    """From the lowest to the highest seed, of each bucket of steps."""
+    if not len(steps):
+        return []
+    edges = np.unique(np.linspace(0, len(steps), min(most, len(steps)) + 1).astype(int))[:-1]
+    finite = np.isfinite(values)
+    low = np.minimum.reduceat(np.where(finite, values, np.inf).min(0), edges)
+    high = np.maximum.reduceat(np.where(finite, values, -np.inf).max(0), edges)
+    sound = np.isfinite(low) & np.isfinite(high)
+    return [{"step": steps[edges][sound], "low": low[sound], "high": high[sound], "line": track.name, "colour": colour(track)}]
+
+
+def _stacked(parts: Sequence[Mapping[str, Any]], numbers: Sequence[str] = ("step", "value")) -> Table:
+    """Lines below one another, with the name and the colour of each in every row."""
+    sizes = [len(part["step"]) for part in parts]
+    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0) for name in numbers}
+    for name in ("line", "colour"):
+        columns[name] = [part[name] for part, size in zip(parts, sizes, strict=True) for _ in range(size)]
+    return columns
+
+
+def marks_of(track: Track, last: int) -> list[tuple[int, str]]:
+    """Steps and words of what was changed on a branch and of where it diverged; changes of one knob close together are one."""
+    found: list[tuple[int, str, Any, Any]] = []
+    for change in (c for c in track.changes if c.step >= track.start):
+        place = next((i for i, (step, knob, *_) in enumerate(found) if knob == change.knob and change.step - step <= NEAR * last), None)
+        if place is None:
+            found.append((change.step, change.knob, change.old, change.new))
+        else:
+            found[place] = (*found[place][:3], change.new)
+    marks = [(step, f"{knob} {_word(old)} → {_word(new)}") for step, knob, old, new in found]
+    lost = np.asarray(track.diverged)
+    return marks + [(int(step), "diverged") for step in np.unique(lost[lost >= 0])]
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return number(value) if isinstance(value, (int, float)) else str(value)
+
+
+def _marked(shown: Shown) -> dict[str, Table]:
+    found = [(step, text, colour(track)) for track in shown.tracks for step, text in marks_of(track, shown.last) if step <= shown.last]
+    found.sort(key=lambda mark: mark[0])
+    return {
+        "marks": {
+            "step": np.array([step for step, *_ in found], float),
+            "text": [text for _, text, _ in found],
+            "colour": [hue for *_, hue in found],
+            "row": np.arange(len(found)) % MARK_ROWS,
+        },
+        "now": {"step": np.array([] if shown.now is None else [shown.now], float)},
+    }
+
+
+def _cells(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    track = shown.selected
+    steps, values = track.series(variable.name, None if shown.until is None else shown.until + 1)
+    grid = values[0].reshape(len(steps), -1)
+    labels = _rows(variable.dims, track.labels)
+    stride = max(1, -(-len(steps) * len(labels) // CELLS))
+    kept, grid = steps[::stride], grid[::stride]
+    after = np.append(kept[1:], kept[-1:] + (kept[-1:] - kept[-2:-1] if len(kept) > 1 else variable.clock))
+    cells = {
+        "step": np.repeat(kept, len(labels)),
+        "next": np.repeat(after, len(labels)),
+        "value": grid.ravel(),
+        "row": labels * len(kept),
+    }
+    return {"cells": cells, **_marked(Shown([track], track, shown.until, shown.now))}
+
+
+def _rows(dims: Sequence[str], labels: Mapping[str, Sequence[Any]]) -> list[str]:
+    places: list[list[str]] = [[]]
+    for dim in dims:
+        places = [[*place, f"{dim} {label}"] for place in places for label in labels[dim]]
+    return [", ".join(place) for place in places]
+
+
+def _pictures(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    track, dims = shown.selected, variable.dims
+    until = shown.now if shown.now is not None else shown.until
+    steps, values = track.series(variable.name, None if until is None else until + 1)
+    columns: dict[str, list[Any]] = {"row": [], "column": [], "url": []}
+    if len(steps):
+        *rows, column = dims[:-2] or ("sample",)
+        shape = [len(track.labels[d]) for d in rows]
+        newest = values[0, -1].reshape(math.prod(shape), -1, *values.shape[-2:])
+        names = [", ".join(map(str, place)) for place in np.ndindex(*shape)]
+        for name, pictures in zip(names, newest, strict=True):
+            for label, picture in zip(track.labels.get(column, range(len(pictures))), pictures, strict=True):
+                columns["row"].append(name)
+                columns["column"].append(str(label))
+                columns["url"].append(png(picture))
+    return {"pictures": columns}
+
+
+def png(picture: np.ndarray) -> str:
+    """A picture (y, x) of bytes as a data URI, in the colours of the heat maps."""
+    image = Image.fromarray(np.ascontiguousarray(picture), "P") if picture.ndim == 2 else Image.fromarray(picture)
+    if picture.ndim == 2:
+        image.putpalette(PALETTE)
+    times = max(1, round(2 * PICTURE / max(image.size)))
+    out = io.BytesIO()
+    image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(out, "png")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+PALETTE = [int(hue[i : i + 2], 16) for hue in ramp(256) for i in (1, 3, 5)]
+
+
+def _bars(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    newest = {}
+    for track in shown.tracks:
+        _, values = track.series(variable.name, None if shown.until is None else shown.until + 1)
+        latest = values[:, -1].ravel().astype(float) if values.shape[1] else np.empty(0)
+        newest[track.number] = latest[np.isfinite(latest)] / (255 if variable.dtype == "uint8" else 1)
+    everything = np.concatenate(list(newest.values()))
+    if not everything.size:
+        return {"bars": _stacked([], ("low", "share"))}
+    edges = np.histogram_bin_edges(everything, BINS)
+    parts = []
+    for track in shown.tracks:
+        found, _ = np.histogram(newest[track.number], edges)
+        share = np.append(found, 0) / max(1, found.sum())
+        parts.append({"step": edges, "low": edges, "share": share, "line": track.name, "colour": colour(track)})
+    return {"bars": _stacked(parts, ("low", "share"))}
