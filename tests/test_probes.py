@@ -96,9 +96,9 @@ class Setup:
         return self.step(*lane((self.states, self.lanes, self.keys), run))[1]
 
     def labels(self):
-        return dict(layer=range(self.knobs.depth), head=range(getattr(self.knobs, "heads", 0))) | self.learner.coords(
-            self.knobs, self.shared
-        )
+        seen = range(CONTEXT if self.examples is tokens else (28 // getattr(self.knobs, "patch", 28)) ** 2)
+        own = dict(layer=range(self.knobs.depth), head=range(getattr(self.knobs, "heads", 0)), y=seen, x=seen)
+        return own | self.learner.coords(self.knobs, self.shared)
 
 
 def decoder(dtype=torch.float64, **values):
@@ -117,7 +117,8 @@ def convnet(**values):
     return Setup(OfConvnet(**values), lambda k: Convnet(k, 4), pictures)
 
 
-NEED_ATTENTION = {"attention_entropy", "attention_entropy_bound", "spectral_entropy_bound", "attention_logit_max", "residual_rms"}
+NEED_ATTENTION = {"attention_entropy", "attention_entropy_bound", "attention_map", "spectral_entropy_bound", "attention_logit_max"}
+NEED_ATTENTION |= {"residual_rms"}
 NEED_BLOCKS = {"mlp_gradient_rms"}
 OF_ANY_MODEL = [p for name, p in PROBES.items() if name not in NEED_ATTENTION | NEED_BLOCKS]
 OF_CONVNETS = [p for p in OF_ANY_MODEL if p.name != "spectral_norm"]
@@ -237,6 +238,24 @@ def test_validation_uses_running_statistics():
     before = probes.validation_loss(state, setup.knobs, setup.shared, None)
     state["buffers"]["norms.0.running_var"] *= 4
     assert probes.validation_loss(state, setup.knobs, setup.shared, None) != before
+
+
+def test_a_map_of_attention_is_the_first_sequence_s_probabilities_as_bytes():
+    setup = decoder()
+    m = setup.moment()
+    pictures = probes.attention_map(m)
+    assert pictures.dtype == torch.uint8
+    for layer, head in ((0, 0), (1, 1)):
+        first = m.taps[f"{layer}.attention"][0, head]
+        assert (pictures[layer, head] / 255 - first).abs().max() <= 0.5 / 255 + 1e-9
+        assert (pictures[layer, head].triu(1) == 0).all()  # no query sees a later key
+        assert pictures[layer, head, 0, 0] == 255
+
+
+def test_a_map_of_attention_that_is_no_number_or_above_one_stays_within_bytes():
+    p_BHLL = torch.tensor([[[[math.nan, 1.125], [0.5, 1e-9]]]])
+    found = probes.attention_map(Moment(taps={"0.attention": p_BHLL, "mask": None}))
+    assert found.tolist() == [[[[0, 255], [128, 0]]]]
 
 
 def test_validation_without_held_out_data_says_so():

@@ -17,6 +17,7 @@ _PUBLIC = {
     "save": "record",
     "report": "report",
     "check": "testing",
+    "explore": "panel",
 }
 _NAMES = {"open": "open_record", "studies": "table"}
 

@@ -11,6 +11,7 @@ from ..study import Study
 
 SEEDS = (1, 4, 16)
 OTHER = "other"
+FIRST = ("lr", "warmup", "qk_norm", "sigma_reparam")  # what most people reach for
 
 
 def control(spec: Spec, switches: bool) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def groups(study: Study) -> list[dict[str, Any]]:
     for spec in specs(study.knobs).values():
         found.setdefault(spec.group or OTHER, []).append(control(spec, switches))
     for controls in found.values():
-        controls.sort(key=lambda each: (each["restarts"], each["name"] not in ("lr", "optimizer", "qk_norm")))
+        controls.sort(key=lambda each: (each["restarts"], FIRST.index(each["name"]) if each["name"] in FIRST else len(FIRST)))
     order = sorted(found, key=lambda name: all(each["restarts"] for each in found[name]))
     return [{"name": name, "controls": found[name]} for name in order]
 

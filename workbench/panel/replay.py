@@ -60,6 +60,11 @@ class Replay:
         return list(self.tracks) if self.at < self.steps else []
 
     @property
+    def varied(self) -> list[str]:
+        """The knobs in which settings differ."""
+        return varied_in(self.settings)
+
+    @property
     def pace(self) -> float:
         """Steps per second at which a replay goes by."""
         return self.steps / SECONDS
@@ -71,7 +76,7 @@ class Replay:
 
     def change(self, **knobs: Any) -> Track:
         """Show the setting that has these values, or the nearest; InputError for a knob that does not vary in this record."""
-        varied = varied_in(self.settings)
+        varied = self.varied
         for name in knobs:
             if name not in self.knobs:
                 raise unknown("knob", name, self.knobs)

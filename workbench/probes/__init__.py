@@ -1,7 +1,7 @@
 """Probes, by what they measure. DEFAULTS are those that cost next to nothing and that every transformer can answer."""
 
 from .activations import residual_rms
-from .attention import attention_entropy, attention_entropy_bound, entropy_bound, spectral_entropy_bound
+from .attention import attention_entropy, attention_entropy_bound, attention_map, entropy_bound, spectral_entropy_bound
 from .curvature import critical_length, critical_sharpness, hessian_top_eigenvalue, top_eigenvalue
 from .gradients import gradient_norm, gradient_norm_total, gradient_rms, mlp_gradient_rms
 from .logits import attention_logit_max, log_z, readout_logit_max
@@ -34,6 +34,7 @@ __all__ = [
     "attention_entropy",
     "attention_entropy_bound",
     "attention_logit_max",
+    "attention_map",
     "critical_length",
     "critical_sharpness",
     "effective_step",

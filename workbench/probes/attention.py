@@ -49,6 +49,16 @@ def spectral_entropy_bound(m):
     return torch.stack([_spectral_bounds(weights, f"blocks.{i}.attention", x, factor, m) for i, x in enumerate(inputs)])
 
 
+@probe("layer", "head", "y", "x", dtype="uint8", every=10)
+def attention_map(m):
+    """Attention of the batch's first sequence in 255ths, a row a query
+
+    A picture of each head: column is the key, black (0) no attention, 255 all of it. Probabilities that are not numbers count as 0.
+    """
+    p_NHLL = torch.stack([p_BHLL[0] for p_BHLL in tapped(m, "attention")])
+    return (255 * p_NHLL.nan_to_num()).round().clamp(0, 255).to(torch.uint8)
+
+
 def entropy_bound(norm: Tensor, keys: Tensor | int) -> Tensor:
     """Least entropy (nat) of the softmax of `keys` = T logits whose deviation from their mean has L2 norm at most `norm` = s.
 

@@ -14,6 +14,7 @@ Differs.    Characters of State of the Union speeches and Fashion-MNIST stand fo
             stays low: low entropy alone does not spoil training. See docs/entropy_collapse.md.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import nn
 from ..claim import Claim
 from ..design import grid
 from ..events import final_loss, first_step, loss_exceeded_step
+from ..gauge import Gauge, Level
 from ..knobs import knob
 from ..learners import Loss, Supervised
 from ..models import Decoder, Patches, Transformer, VisionTransformer
@@ -32,6 +34,7 @@ from ..probes import (
     attention_entropy,
     attention_entropy_bound,
     attention_logit_max,
+    attention_map,
     critical_sharpness,
     effective_step,
     gradient_norm,
@@ -48,11 +51,13 @@ from ..probes import (
     validation_loss,
     weight_norm,
 )
+from ..progress import counted
 from ..schedules import Schedule
-from ..study import Budget, Event, Preset, Study
+from ..study import Budget, Event, Prediction, Preset, Published, Study
 from ..tasks import ImageKnobs, Images, Text, TextKnobs, choose
 from ..view import view
 from ..views import entropy, entropy_map, event_shares, final_loss_against_lr, loss_curves
+from ..views import uniform_entropy as entropy_of_uniform
 
 FLOOR = 0.1
 FLOOR_SOURCE = "our definition of collapse, a tenth of the entropy of uniform attention; the paper names no number"
@@ -80,23 +85,43 @@ def model(knobs: Any) -> nn.Module:
     return VisionTransformer(knobs, Images().classes(knobs))
 
 
+def tokens(data: str, context: int, patch: int) -> int:
+    """How many tokens a sequence has: its characters, or the patches of a picture of 28 x 28."""
+    return context if data == "text" else (28 // patch) ** 2
+
+
+def coords(knobs: Any) -> dict[str, range]:
+    """Labels of layers, heads, and rows and columns of attention."""
+    seen = range(tokens(knobs.data, knobs.context, knobs.patch))
+    return dict(layer=range(knobs.depth), head=range(knobs.heads), y=seen, x=seen)
+
+
+def uniform(row: Mapping[str, Any]) -> float:
+    """Entropy in nats, under these knobs, of attention that weighs all keys alike, averaged over rows like the measured one."""
+    return entropy_of_uniform(tokens(row["data"], row["context"], row["patch"]), causal=row["data"] == "text")
+
+
 def uniform_entropy(record: xr.DataTree) -> xr.DataArray:
-    """Entropy in nats over `run` of attention that weighs all keys alike, averaged over rows like the measured one."""
-    causal = np.array([np.log(np.arange(1, length + 1)).mean() for length in record["context"].values])
-    full = np.log((28 // record["patch"].values) ** 2)
-    return xr.DataArray(np.where(record["data"].values == "text", causal, full), dims="run")
+    """The entropy of uniform attention over `run`, in nats."""
+    names = ("data", "context", "patch")
+    rows = zip(*(record[name].values.tolist() for name in names), strict=True)
+    return xr.DataArray([uniform(dict(zip(names, row, strict=True))) for row in rows], dims="run")
 
 
 def lowest_share(record: xr.DataTree) -> xr.DataArray:
     """Over `run`: the lowest entropy a layer (mean over heads) ever had, as a share of uniform attention's; 0 for a diverged run."""
-    share = record.wb["attention_entropy"].mean("head").min(("layer", "step")) / uniform_entropy(record)
+    share = smallest_layer(record).min("step") / uniform_entropy(record)
     return share.where(record["events"]["diverged_step"].isnull().values, 0.0)
+
+
+def smallest_layer(record: xr.DataTree) -> xr.DataArray:
+    """Attention entropy over (run, step): the mean over heads of the layer where that is smallest."""
+    return record.wb["attention_entropy"].mean("head").min("layer")
 
 
 def collapse_step(record: xr.DataTree) -> xr.DataArray:
     """First step at which the attention of some layer has less than a tenth of the entropy of uniform attention."""
-    smallest = record.wb["attention_entropy"].mean("head").min("layer")
-    return first_step(smallest < FLOOR * uniform_entropy(record))
+    return first_step(smallest_layer(record) < FLOOR * uniform_entropy(record))
 
 
 def cells(record: xr.DataTree, quantity: xr.DataArray, **knobs: Any) -> xr.DataArray:
@@ -183,6 +208,42 @@ def entropy_against_floor(record: xr.DataTree) -> Any:
     return entropy(record, threshold=FLOOR * uniform_entropy(record).values)
 
 
+def heights_to_compare(row: Mapping[str, Any]) -> tuple[Level, ...]:
+    """The entropy under which attention has collapsed, and that of uniform attention."""
+    highest = uniform(row)
+    return Level("collapse", FLOOR * highest, "under"), Level("uniform attention", highest)
+
+
+def entropy_left(record: xr.DataTree) -> int:
+    """Which of ENTROPIES came true: the smallest layer's entropy after LATER steps, mean over seeds; a diverged run has none left."""
+    share = (smallest_layer(record).sel(step=LATER, method="nearest") / uniform_entropy(record)).fillna(0.0).mean().item()
+    return 0 if share > HALF else 2 if share < FLOOR else 1
+
+
+LATER, HALF = 100, 0.5
+ENTROPIES = ("above half of uniform attention's", "in between", "under a tenth of it: collapsed")
+PREDICTIONS = (
+    Prediction(f"Where will the attention entropy of the smallest layer be after {LATER} steps?", ENTROPIES, entropy_left, LATER),
+)
+GAUGES = (
+    Gauge("train_loss"),
+    Gauge(
+        "attention_entropy",
+        title="attention entropy, smallest layer",
+        over={"head": "mean", "layer": "min"},
+        levels=heights_to_compare,
+    ),
+    Gauge("attention_entropy", "map", "attention entropy of each head"),
+    Gauge("attention_logit_max", title="largest attention logit", over={"layer": "max"}, logarithmic=True),
+    Gauge("attention_map", "picture", "attention of one sequence"),
+    Gauge("learning_rate", shown=False),
+    Gauge("attention_map", "histogram", "attention probabilities of one sequence", shown=False),
+)
+WORTSMAN = "arXiv:2309.14322"
+PUBLISHED = (
+    Published("attention_logit_max", 1e3, "logits forced to this size cost loss", WORTSMAN),
+    Published("attention_logit_max", 1e4, "runs with larger logits diverged", WORTSMAN),
+)
 COLLAPSED = "at the rates where the plain net without warmup collapses (mean over rates, smaller of both data sets)"
 FIRST = "at the lowest rate where the plain net collapses (lowest share of uniform entropy, smaller of both data sets)"
 EVERYWHERE = "at every rate where the plain net collapses (lowest share of uniform entropy, smallest of rates and data sets)"
@@ -272,7 +333,7 @@ def summary(record: xr.DataTree) -> list[str]:
     """Six lines at most: how many runs collapsed or diverged, for each variant at which rates and when, and what it cost."""
     step, diverged, loss = collapse_step(record), record["events"]["diverged_step"], final_loss(record)
     total = f"{int(step.count())} collapsed (a layer under {FLOOR:.0%} of uniform entropy), {int(diverged.count())} diverged"
-    lines = [f"{record.sizes['run']} runs of {record.attrs['steps']} steps: {total}."]
+    lines = [f"{counted(record.sizes['run'], 'run')} of {counted(record.attrs['steps'], 'step')}: {total}."]
     variants = {name: {"warmup": 0} | knobs for name, knobs in VARIANTS.items()} | {f"plain, warmup {WARMUP}": {"warmup": WARMUP}}
     found = {name: _chosen(record, knobs) for name, knobs in variants.items() if _chosen(record, knobs).any()}
     rates = {name: record["lr"].values[chosen] for name, chosen in found.items()}
@@ -318,6 +379,7 @@ study = Study(
     learner=Supervised(model, evaluation=TASK.evaluation),
     probes=(train_loss, learning_rate, attention_entropy, attention_entropy_bound.on_clock(100), attention_logit_max),
     optional_probes=(
+        attention_map,
         validation_loss,
         validation_accuracy,
         spectral_entropy_bound,
@@ -332,20 +394,20 @@ study = Study(
         hessian_top_eigenvalue,
         critical_sharpness,
     ),
-    coords=lambda knobs: dict(layer=range(knobs.depth), head=range(knobs.heads)),
+    coords=coords,
     budgets={
         "smoke": Budget(grid(lr=(3e-3, 1e-1), qk_norm=(False, True), width=16, depth=1, batch=4), 30),
         "demo": Budget(_demo_design(), 200),
         "full": Budget(_full_design(), 240, probes=("spectral_entropy_bound",)),
     },
     presets=(
-        Preset("collapse at a high rate", {"lr": 1e-1}, "Entropy falls to zero within some twenty steps and the loss stalls high."),
+        Preset("collapse at a high rate", {"lr": 1e-1}, "Entropy falls near zero within some twenty steps and the loss stalls high."),
         Preset("saved by QK-norm", {"lr": 1e-1, "qk_norm": True}, "The same rate, with normalized queries and keys."),
         Preset("saved by sigmaReparam", {"lr": 1e-1, "sigma_reparam": True}, "The same rate, with spectral norms held by a gain."),
         Preset(
             "saved by warmup",
             {"lr": 3e-2, "warmup": WARMUP},
-            "A rate that collapses within a hundred steps, reached slowly: on text it does not.",
+            "A rate that collapses within some hundred steps, reached slowly: on text it does not.",
         ),
     ),
     events=(
@@ -354,6 +416,9 @@ study = Study(
         Event("final_loss", final_loss, "nat", "mean training loss over the last tenth, at most the initial loss"),
     ),
     views=(final_loss_against_lr, event_shares, entropy_against_floor, loss_curves, entropy_map),
+    gauges=GAUGES,
+    predictions=PREDICTIONS,
+    published=PUBLISHED,
     claims=CLAIMS,
     summary=summary,
 )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..claim import Claim
 from ..design import Design, grid
+from ..gauge import Gauge, Level
 from ..learners import Loss, Supervised
 from ..models import Decoder, Transformer
 from ..numerics import Rounding
@@ -28,6 +29,7 @@ from ..optimizers import Optimizers
 from ..probes import (
     attention_entropy,
     attention_logit_max,
+    attention_map,
     critical_sharpness,
     effective_step,
     gradient_norm,
@@ -45,9 +47,10 @@ from ..probes import (
     validation_loss,
     weight_norm,
 )
+from ..progress import counted
 from ..schedules import Schedule
 from ..sensitivity import exponent, extrapolated, lr_sensitivity, slope
-from ..study import Budget, Event, Preset, Study
+from ..study import Budget, Event, Prediction, Preset, Published, Study
 from ..tasks import Text, TextKnobs
 from ..view import view
 from ..views import curves, intervals, sweep
@@ -261,8 +264,12 @@ def gradient_against_lr(record: xr.DataTree) -> Any:
 def summary(record: xr.DataTree) -> list[str]:
     """Six lines at most: sensitivity of each variant by size, and how many runs diverged."""
     lost = int(record["events"]["diverged_step"].count())
-    lines = [f"{record.sizes['run']} runs of {record.attrs['steps']} steps: {lost} diverged. LR sensitivity in nats, mean over seeds:"]
-    for name in recipes(record):
+    total = f"{counted(record.sizes['run'], 'run')} of {counted(record.attrs['steps'], 'step')}: {lost} diverged."
+    several = [name for name, runs in recipes(record).items() if len(set(record["lr"].values[runs])) > 1]
+    if not several:
+        return [f"{total} There is a single learning rate, and sensitivity compares several."]
+    lines = [f"{total} LR sensitivity in nats, mean over seeds:"]
+    for name in several:
         found = sensitivity(record, name).mean("seed")
         lines.append(
             f"{name}: " + ", ".join(f"{value:.3f} at {int(n):,} weights" for n, value in zip(found["size"], found, strict=True)) + "."
@@ -270,6 +277,35 @@ def summary(record: xr.DataTree) -> list[str]:
     return lines
 
 
+def epsilon(row: Mapping[str, Any]) -> tuple[Level, ...]:
+    """Adam's epsilon, under which gradients are damped instead of normalized."""
+    return (Level("Adam's epsilon", row["epsilon"], "under"),)
+
+
+def logit_reached(record: xr.DataTree) -> int:
+    """Which of LOGITS came true: the largest logit of any layer after LATER steps, mean over seeds; a diverged run has the largest."""
+    found = record.wb["attention_logit_max"].sel(step=LATER, method="nearest").max("layer").fillna(np.inf).mean().item()
+    return int(np.searchsorted(CUTS, found))
+
+
+LATER, CUTS = 100, (30.0, 300.0)
+LOGITS = ("below 30", "30 to 300", "above 300")
+PREDICTIONS = (Prediction(f"How large will the largest attention logit be after {LATER} steps?", LOGITS, logit_reached, LATER),)
+GAUGES = (
+    Gauge("train_loss"),
+    Gauge("attention_logit_max", title="largest attention logit", over={"layer": "max"}, logarithmic=True),
+    Gauge("log_z", title="log Z of the output softmax"),
+    Gauge("attention_entropy", "map", "attention entropy of each head", shown=False),
+    Gauge("attention_map", "picture", "attention of one sequence"),
+    Gauge("learning_rate"),
+    Gauge("mlp_gradient_rms", title="gradient RMS, feed-forward matrices", levels=epsilon, logarithmic=True, shown=False),
+    Gauge("validation_loss", shown=False),
+)
+WORTSMAN = "arXiv:2309.14322"
+PUBLISHED = (
+    Published("attention_logit_max", 1e3, "logits forced to this size cost loss", WORTSMAN),
+    Published("attention_logit_max", 1e4, "runs with larger logits diverged", WORTSMAN),
+)
 PAIRED = "data, batches, rates and first weights"
 CLAIMS = (
     Claim(
@@ -406,6 +442,7 @@ study = Study(
     probes=(train_loss, learning_rate, validation_loss, attention_logit_max, log_z, mlp_gradient_rms.on_clock(10)),
     optional_probes=(
         attention_entropy,
+        attention_map,
         validation_accuracy,
         residual_rms,
         spectral_norm,
@@ -418,7 +455,7 @@ study = Study(
         hessian_top_eigenvalue,
         critical_sharpness,
     ),
-    coords=lambda knobs: dict(layer=range(knobs.depth), head=range(knobs.heads)),
+    coords=lambda knobs: dict(layer=range(knobs.depth), head=range(knobs.heads), y=range(knobs.context), x=range(knobs.context)),
     budgets={
         "smoke": Budget(_design(SIZES[:1], ("base recipe", "no QK-norm"), lr=(3e-3, 1e-1), seed=(0,), batch=4, context=16), 20),
         "demo": Budget(_design(SIZES[:2], ("base recipe", "no QK-norm"), lr=RATES, seed=range(2), warmup=10), 200),
@@ -440,6 +477,9 @@ study = Study(
         Event("largest_logit", largest_logit, "1", "largest attention logit of any layer at the last step (NaN: diverged)"),
     ),
     views=(validation_loss_against_lr, sensitivity_against_size, logit_scaling, gradient_against_lr, loss_of_each_run),
+    gauges=GAUGES,
+    predictions=PREDICTIONS,
+    published=PUBLISHED,
     claims=CLAIMS,
     summary=summary,
 )

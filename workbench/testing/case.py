@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 
 from ..engine import Kept, plan, run, stream
+from ..engine.experiment import Experiment, horizon
 from ..errors import InputError
 from ..knobs import Spec, specs
 from ..record import blank, fill
@@ -46,6 +47,20 @@ class Case:
         if (design, mode) not in self._trained:
             self._trained[design, mode] = train(self.study, self.designs[design], self.steps, mode=mode)
         return self._trained[design, mode]
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """A few steps of the first run of the smoke budget, measured with all that gauges show, and half-way a twin."""
+        row = self.study.budget("smoke").design.rows(self.study.knobs)[0]
+        default = [p.name for p in self.study.probes]
+        wanted = {*default, *(gauge.variable for gauge in self.study.gauges)}
+        offered = [p.name for p in (*self.study.probes, *self.study.optional_probes) if p.name in wanted]
+        live = Experiment(self.study, row, (row["seed"],), steps=horizon(self.study), measured=offered)
+        for step in range(self.steps):
+            if step == self.steps // 2:
+                live.twin()
+            live.advance()
+        return live
 
     @cached_property
     def smoke(self) -> xr.DataTree:

@@ -1,4 +1,4 @@
-"""What a study says of itself: text, names, knobs, budgets, presets, claims. Nothing is trained."""
+"""What a study says of itself: text, names, knobs, budgets, presets, claims, gauges. Nothing is trained."""
 
 import inspect
 import math
@@ -19,6 +19,7 @@ RESERVED = {p.name for fn in (run, fork) for p in inspect.signature(fn).paramete
     "seed",
     "phase",
 }
+MOST_LETTERS = 80
 EVENTS = ("steps_done", "diverged_step")
 
 
@@ -116,6 +117,47 @@ def claims(case: Case) -> Iterator[str]:
             yield f"Claim {claim.statement!r} has the threshold {claim.threshold}; give a finite number."
 
 
+def gauges(case: Case) -> Iterator[str]:
+    """Gauges have names of their own and short titles, and show variables and dimensions that are measured."""
+    study = case.study
+    known = {p.name: p for p in (*study.probes, *study.optional_probes)}
+    yield from _repeated("gauge", [gauge.name for gauge in study.gauges])
+    for gauge in study.gauges:
+        if gauge.variable not in known:
+            yield f"There is no variable {gauge.variable!r}, which gauge {gauge.name!r} shows; add its probe to the study."
+            continue
+        dims = known[gauge.variable].dims
+        for dim in gauge.over:
+            if dim not in dims:
+                yield f"Gauge {gauge.name!r} reduces over {dim!r}, which {gauge.variable!r} lacks; it has {', '.join(dims) or 'none'}."
+        if gauge.kind == "picture" and dims[-2:] != ("y", "x"):
+            yield f"Gauge {gauge.name!r} is a picture of {gauge.variable!r}, whose last dimensions are not y and x."
+        if gauge.kind == "map" and not dims:
+            yield f"Gauge {gauge.name!r} is a map of {gauge.variable!r}, which has no dimension to make rows of; make it a curve."
+        title = gauge.title or known[gauge.variable].doc
+        if not title.strip() or "\n" in title or len(title) > MOST_LETTERS:
+            yield f"The title of gauge {gauge.name!r} is {title!r}; give it one line of at most {MOST_LETTERS} letters."
+
+
+def predictions(case: Case) -> Iterator[str]:
+    """Questions offer at least two answers that differ, and say after how many steps they are settled."""
+    for asked in case.study.predictions:
+        if not asked.question.strip() or len(set(asked.answers)) < max(2, len(asked.answers)) or not all(a.strip() for a in asked.answers):
+            yield f"Prediction {asked.question!r} lacks a question or two answers that differ."
+        if asked.steps < 1:
+            yield f"Prediction {asked.question!r} is settled after {asked.steps} steps; it must be at least 1."
+
+
+def published(case: Case) -> Iterator[str]:
+    """Published numbers belong to a variable of the study, and say what they are and where they stand."""
+    known = {p.name for p in (*case.study.probes, *case.study.optional_probes)}
+    for each in case.study.published:
+        if each.variable not in known:
+            yield f"There is no variable {each.variable!r}, for which {each.text!r} is published; add its probe to the study."
+        if not each.text.strip() or not each.source.strip() or not math.isfinite(each.value):
+            yield f"The number published for {each.variable!r} lacks a text or a source, or is not finite."
+
+
 def phases(case: Case) -> Iterator[str]:
     """Phases have names of their own and a share of the run."""
     yield from _repeated("phase", [phase.name for phase in case.study.phases])
@@ -129,4 +171,4 @@ def _repeated(kind: str, names: list[str]) -> Iterator[str]:
             yield f"The name {name!r} stands for more than one {kind} (or knob or dimension); rename one."
 
 
-DECLARED = (text, knobs, budgets, presets, variables, claims, phases)
+DECLARED = (text, knobs, budgets, presets, variables, claims, gauges, predictions, published, phases)

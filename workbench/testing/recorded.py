@@ -78,6 +78,16 @@ def summary(case: Case) -> Iterator[str]:
         yield f"The summary of the smoke record is {lines!r}; it must be one to {MOST_LINES} lines of text."
 
 
+def predictions(case: Case) -> Iterator[str]:
+    """The outcome of a prediction is the place of one of its answers, of one run as of several seeds."""
+    record = case.smoke
+    first = record.wb.where(**{name: record[name].values[0] for name in record.wb.knobs})
+    for asked in case.study.predictions:
+        outcome, answers = asked.outcome(first), len(asked.answers)
+        if not isinstance(outcome, (int, np.integer)) or not 0 <= outcome < answers:
+            yield f"The outcome of prediction {asked.question!r} is {outcome!r}; it must be the place of one of its {answers} answers."
+
+
 def _full_of_noise(case: Case) -> xr.DataTree:
     study, budget = case.study, case.study.budget("full")
     record = blank(plan(study, budget.design.rows(study.knobs), budget.steps, probes=budget.probes, clocks=budget.clocks).schema)
@@ -90,4 +100,4 @@ def _full_of_noise(case: Case) -> xr.DataTree:
         return with_events(record, study.events)
 
 
-RECORDED = (complete, returns, forks, claims, summary)
+RECORDED = (complete, returns, forks, claims, predictions, summary)

@@ -76,7 +76,7 @@ def axis_title(gauge: Gauge, variable: Variable) -> str:
 def chart(gauge: Gauge, variable: Variable, *, logarithmic: bool = False) -> Any:
     """The chart of a gauge, as an Altair chart on named data."""
     drawn = {"curve": _curve, "map": _map, "picture": _picture, "histogram": _histogram}[gauge.kind](gauge, variable, logarithmic)
-    return drawn.properties(description=axis_title(gauge, variable))
+    return drawn.add_params(*_signals(gauge)).properties(description=axis_title(gauge, variable))
 
 
 def difference_chart(gauge: Gauge, variable: Variable) -> Any:
@@ -86,7 +86,12 @@ def difference_chart(gauge: Gauge, variable: Variable) -> Any:
     zero = alt.Chart(alt.NamedData("zero")).mark_rule(color=FAINT).encode(y="value:Q")
     line = alt.Chart(alt.NamedData("differences")).mark_line(clip=True, strokeWidth=1.3)
     drawn = alt.layer(zero, line.encode(x=x, y=y, detail="line:N", color=_given())).properties(height=DIFFERENCE_HEIGHT)
-    return drawn.properties(description=f"Difference of twins from their parents: {axis_title(gauge, variable)}")
+    return drawn.add_params(*_signals(gauge)).properties(description=f"Difference of twins from their parents: {axis_title(gauge, variable)}")
+
+
+def _signals(gauge: Gauge) -> list[Any]:
+    """What a front sets beside the data: the last step of the axis."""
+    return [alt.param(name="last", value=1)] if gauge.kind in ("curve", "map") else []
 
 
 def _bracketed(variable: Variable) -> str:
@@ -207,7 +212,7 @@ def _origin(track: Track) -> Track:
 
 def _heights(gauge: Gauge, variable: Variable, track: Track, until: int | None) -> tuple[np.ndarray, np.ndarray]:
     steps, values = track.series(variable.name, None if until is None else until + 1)
-    return steps, reduced(values, variable.dims, gauge.over)
+    return steps, reduced(values, variable.dims, gauge.over).astype(float, copy=False) if steps.size else np.empty((len(values), 0))
 
 
 def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
@@ -324,8 +329,8 @@ def _marked(shown: Shown) -> dict[str, Table]:
 def _cells(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
     track = shown.selected
     steps, values = track.series(variable.name, None if shown.until is None else shown.until + 1)
-    grid = values[0].reshape(len(steps), -1)
     labels = _rows(variable.dims, track.labels)
+    grid = values[0].reshape(len(steps), len(labels))
     stride = max(1, -(-len(steps) * len(labels) // CELLS))
     kept, grid = steps[::stride], grid[::stride]
     after = np.append(kept[1:], kept[-1:] + (kept[-1:] - kept[-2:-1] if len(kept) > 1 else variable.clock))

@@ -1,0 +1,238 @@
+// Charts: a Vega view made once, into which tables are put; the latest wins, and nothing queues.
+
+const DARK = { "#1f2328": "#e6edf3", "#59636e": "#a6b0bb", "#e4e7eb": "#343b45", white: "transparent" };
+
+function isDark(theme) {
+  if (theme !== "auto") return theme === "dark";
+  const body = document.body;
+  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
+  return body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast");
+}
+
+// The chart's inks for a dark page.
+function inked(spec, dark) {
+  if (!dark) return { ...structuredClone(spec), background: "transparent" };
+  const text = JSON.stringify(spec).replace(/"(#1f2328|#59636e|#e4e7eb)"/g, (_, ink) => `"${DARK[ink]}"`);
+  return { ...JSON.parse(text), background: "transparent" };
+}
+
+function bytes(text) {
+  const raw = atob(text);
+  const out = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i);
+  return out.buffer;
+}
+
+// A packed table as an object of columns.
+function columns(table) {
+  const out = {};
+  for (const [name, column] of Object.entries(table.columns)) {
+    if (column.numbers !== undefined) out[name] = new Float32Array(bytes(column.numbers));
+    else out[name] = Array.from(new Int32Array(bytes(column.places)), (place) => column.words[place]);
+  }
+  return out;
+}
+
+function rows(table) {
+  const found = columns(table), names = Object.keys(found), out = new Array(table.rows);
+  for (let i = 0; i < table.rows; i++) {
+    const row = {};
+    for (const name of names) row[name] = found[name][i];
+    out[i] = row;
+  }
+  return out;
+}
+
+function figure(value) {
+  if (!Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size >= 1e5 || (size > 0 && size < 1e-3)) return value.toExponential(2).replace("e+", "e");
+  return String(Number(value.toPrecision(4)));
+}
+
+// The values of each line of a table at a step, or at the latest one before it.
+function valuesAt(table, step, column = "value") {
+  const found = columns(table), out = new Map();
+  for (let i = 0; i < table.rows; i++) {
+    const value = found[column][i];
+    if (found.step[i] <= step + 0.5 && Number.isFinite(value)) {
+      out.set(found.line[i], { step: found.step[i], value, colour: found.colour[i] });
+    }
+  }
+  return out;
+}
+
+class Chart {
+  constructor(embed, host, chart, options) {
+    Object.assign(this, { embed, host, chart, options, view: null, dirty: false, busy: false, gone: false, tables: {}, last: 1, cursor: null });
+    this.frame = host.appendChild(element("div", { class: "wb-vega" }));
+    this.strip = chart.difference ? host.appendChild(element("div", { class: "wb-vega wb-strip" })) : null;
+    this.readout = host.appendChild(element("div", { class: "wb-readout" }));
+    this.frame.tabIndex = 0;
+    this.frame.addEventListener("pointermove", (event) => this.point(event));
+    this.frame.addEventListener("pointerleave", () => this.read(null));
+    this.frame.addEventListener("keydown", (event) => this.key(event));
+    this.resized = new ResizeObserver(() => this.fit());
+    this.resized.observe(host);
+  }
+
+  width() {
+    return Math.max(220, Math.floor(this.host.clientWidth - 4));
+  }
+
+  async build() {
+    const old = this.view, oldStrip = this.stripView;
+    const make = async (node, spec) => {
+      const sized = inked(spec, this.options.dark());
+      if (!JSON.stringify(sized.params ?? []).includes('"last"')) sized.params = [...(sized.params ?? []), { name: "last", value: 1 }];
+      if (this.chart.kind !== "picture") Object.assign(sized, { width: this.width(), autosize: { type: "fit-x", contains: "padding" } });
+      const made = await this.embed(node, sized, { renderer: "canvas", actions: false, ast: this.options.interpreted, mode: "vega-lite" });
+      return made.view;
+    };
+    this.view = await make(this.frame, this.chart.spec);
+    this.stripView = null;
+    old?.finalize();
+    oldStrip?.finalize();
+    this.make = make;
+    if (this.gone) this.dispose();
+    else await this.paint();
+  }
+
+  put(tables, last) {
+    Object.assign(this, { tables, last });
+    if (this.dirty) return;
+    this.dirty = true;
+    if (!this.busy) requestAnimationFrame(() => this.paint());
+  }
+
+  async paint() {
+    if (this.gone || !this.view) return;
+    this.dirty = false;
+    this.busy = true;
+    try {
+      await this.fill(this.view, this.tables);
+      const differences = this.tables.differences;
+      if (this.strip && differences?.rows) {
+        this.stripView ??= await this.make(this.strip, this.chart.difference);
+        this.strip.hidden = false;
+        await this.fill(this.stripView, this.tables);
+      } else if (this.strip) this.strip.hidden = true;
+      this.tell();
+      this.options.painted();
+    } catch (error) {
+      if (!this.gone) throw error;
+    } finally {
+      this.busy = false;
+      if (this.dirty) requestAnimationFrame(() => this.paint());
+    }
+  }
+
+  async fill(view, tables) {
+    const known = view.getState({ data: () => true, signals: () => false, recurse: false }).data;
+    for (const name of Object.keys(tables)) if (name in known) view.data(name, rows(tables[name]));
+    try {
+      view.signal("last", this.last);
+    } catch {
+      // charts without steps have no such signal
+    }
+    await view.resize().runAsync();
+  }
+
+  // The chart in words, for readers of screens, and the values under the pointer.
+  tell() {
+    const table = this.tables.lines;
+    let text = this.chart.title;
+    if (table) {
+      const said = [...valuesAt(table, this.last)].map(([line, at]) => `${line} at step ${at.step}: ${figure(at.value)}`);
+      text = `${this.chart.title}. ${said.join("; ") || "nothing measured yet"}`;
+    }
+    this.view.description(text);
+    this.frame.setAttribute("role", "img");
+    this.frame.setAttribute("aria-label", text);
+    this.frame.querySelector("[role=graphics-document]")?.setAttribute("aria-hidden", "true");
+    this.read(this.cursor);
+  }
+
+  point(event) {
+    const canvas = this.frame.querySelector("canvas");
+    if (!canvas || this.chart.kind === "picture" || this.chart.kind === "histogram") return;
+    const at = event.clientX - canvas.getBoundingClientRect().left - this.view.origin()[0];
+    const step = this.view.scale("x").invert(at);
+    this.read(Math.max(0, Math.min(step, this.last)));
+  }
+
+  key(event) {
+    const move = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const by = Math.max(1, Math.round(this.last / 50));
+    this.read(Math.max(0, Math.min(this.last, (this.cursor ?? this.last) + move * by)));
+  }
+
+  read(step) {
+    this.cursor = step;
+    const { lines, references, cells } = this.tables;
+    this.readout.replaceChildren();
+    if (cells && step !== null) return this.readCells(cells, step);
+    if (!lines) return;
+    const at = step ?? this.last;
+    this.readout.append(element("span", { class: "wb-faint" }, `step ${Math.round(at)}`));
+    for (const table of [lines, references].filter(Boolean)) {
+      for (const [line, found] of valuesAt(table, at)) {
+        this.readout.append(element("span", { class: "wb-value" }, [swatch(found.colour), `${line} ${figure(found.value)}`]));
+      }
+    }
+  }
+
+  readCells(cells, step) {
+    const found = columns(cells), latest = new Map();
+    for (let i = 0; i < cells.rows; i++) if (found.step[i] <= step) latest.set(found.row[i], found.value[i]);
+    this.readout.append(element("span", { class: "wb-faint" }, `step ${Math.round(step)}`));
+    for (const [row, value] of latest) this.readout.append(element("span", { class: "wb-value" }, `${row}: ${figure(value)}`));
+  }
+
+  // The numbers behind the chart: some steps, spread evenly, and the last.
+  table() {
+    const { lines, bars, cells, pictures } = this.tables;
+    const source = lines ?? cells;
+    if (!source) return pictures ? "A picture; its values are in the record's node “pictures”." : this.spread(bars);
+    const found = columns(source), name = cells ? "row" : "line";
+    const heads = [...new Set(found[name])], steps = [...new Set(found.step)].sort((a, b) => a - b);
+    const every = Math.max(1, Math.ceil(steps.length / 12));
+    const chosen = steps.filter((_, i) => i % every === 0 || i === steps.length - 1);
+    const at = new Map();
+    for (let i = 0; i < source.rows; i++) at.set(`${found.step[i]}|${found[name][i]}`, found.value[i]);
+    return gridOf(["step", ...heads], chosen.map((step) => [String(step), ...heads.map((head) => figure(at.get(`${step}|${head}`) ?? NaN))]));
+  }
+
+  spread(bars) {
+    if (!bars) return "Nothing measured yet.";
+    const found = columns(bars);
+    return gridOf(["from", "of", "share"], Array.from({ length: bars.rows }, (_, i) => [figure(found.low[i]), found.line[i], figure(found.share[i])]));
+  }
+
+  async fit() {
+    if (!this.view || this.chart.kind === "picture" || this.view.width() === undefined) return;
+    const width = this.width();
+    if (this.fitted === width) return;
+    this.fitted = width;
+    for (const view of [this.view, this.stripView]) if (view) await view.signal("width", width).resize().runAsync();
+  }
+
+  dispose() {
+    this.gone = true;
+    this.resized.disconnect();
+    this.view?.finalize();
+    this.stripView?.finalize();
+  }
+}
+
+function gridOf(heads, body) {
+  const line = (cells, tag) => element("tr", {}, cells.map((cell) => element(tag, {}, cell)));
+  return element("table", { class: "wb-table" }, [element("thead", {}, [line(heads, "th")]), element("tbody", {}, body.map((cells) => line(cells, "td")))]);
+}
+
+function swatch(colour) {
+  return element("span", { class: "wb-swatch", style: `background:${colour}`, "aria-hidden": "true" });
+}

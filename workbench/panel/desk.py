@@ -1,0 +1,550 @@
+"""The desk: all that a person can do in the panel, one command after the other, and what is to be seen then. No thread, no widget."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .. import opening
+from ..errors import InputError, unknown
+from ..gauge import Gauge, Level, default_gauges, title_of
+from ..glance import at_a_glance
+from ..history import Track
+from ..progress import counted
+from ..record import save
+from ..schema import Change
+from ..study import Prediction, Study
+from ..views import gauges as drawn
+from ..views.theme import word
+from . import words
+from .controls import SEEDS, read_shared, shared
+from .replay import Replay, nearest, settings_of, track_of, variables_of
+from .script import script
+
+COMPARED = ("published", "shipped")
+MOST_TRACKS = 8
+
+
+@dataclass
+class Offer:
+    """A change that would do nothing as it stands, and what could be done instead."""
+
+    text: str
+    ways: Mapping[str, Callable[[], Any]]
+
+
+@dataclass
+class Guess:
+    """A question asked before a run is watched: the answer given, when it can be judged, and the outcome."""
+
+    asked: Prediction
+    answer: int | None = None
+    until: int = 0
+    outcome: int | None = None
+
+
+@dataclass
+class Desk:
+    """A panel without a screen: `source` is an Experiment or a Replay; `shown` are names of gauges.
+
+    A command that cannot be carried out raises InputError and leaves everything as it was. Commands that take long leave their work in
+    `work`, to be gone through step by step.
+    """
+
+    study: Study
+    source: Any
+    device: str
+    shown: set[str] = field(default_factory=set)
+    predicting: bool = False
+    running: bool = False
+    limit: float = 0.0
+    pause_at: int | None = None
+    bands: bool = True
+    message: str = ""
+    problem: str = ""
+    offer: Offer | None = None
+    guess: Guess | None = None
+    pending: dict[str, Any] = field(default_factory=dict)
+    compared: set[str] = field(default_factory=set)
+    pins: list[Track] = field(default_factory=list)
+    logarithmic: dict[str, bool] = field(default_factory=dict)
+    work: Iterator[int] | None = None
+    goal: int = 0
+    _shipped: dict[tuple[Any, ...], Track] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        declared = tuple(g for g in self.study.gauges if g.variable in self.source.variables)
+        drawn_already = {g.variable for g in declared}
+        standard = {p.name for p in self.study.probes if p.cost == "free" and not declared}
+        others = default_gauges([v for v in self.source.variables.values() if v.name not in drawn_already])
+        self.gauges: dict[str, Gauge] = {
+            g.name: g for g in (*declared, *(replace(g, shown=g.shown and g.variable in standard) for g in others))
+        }
+        self.shown = self.shown or {g.name for g in self.gauges.values() if g.shown}
+        self.logarithmic = {g.name: g.logarithmic for g in self.gauges.values()}
+        self._measure()
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether a record is looked at and nothing is trained."""
+        return isinstance(self.source, Replay)
+
+    @property
+    def asking(self) -> bool:
+        """Whether a prediction waits for its answer."""
+        return self.guess is not None and self.guess.answer is None
+
+    # What a person can do, by the name of its button.
+
+    def run(self, until: int | None = None) -> None:
+        """Train until it is paused, or up to a step; in a prediction-first panel ask before the first step."""
+        if self.predicting and self.source.step == 0 and self.guess is None and self.study.predictions:
+            self.guess = Guess(self.study.predictions[0])
+            return
+        if self.asking:
+            raise InputError("Answer the question first, or switch 'predict first' off.")
+        if self.source.cursor is not None:
+            self.message = f"Nothing was changed at step {self.source.cursor}, so this is the same run: it goes on from its end."
+            self.source.select(self.source.selected)
+        if self.is_replay and self.source.at >= self.source.steps:
+            self.source.at = 0
+        self._wake()
+        self.pause_at, self.running, self.problem = until, True, ""
+
+    def pause(self) -> None:
+        """Stop between two steps; break off what is being computed."""
+        self.running, self.work = False, None
+
+    def step(self) -> None:
+        """One step."""
+        if self.asking:
+            raise InputError("Answer the question first, or switch 'predict first' off.")
+        self.running = False
+        self._wake()
+        self.advance()
+
+    def reset(self) -> None:
+        """Begin anew with the knobs as they stand and those that were set for the next run."""
+        row = {**self.source.row, **self.pending}
+        self._begin(row, len(self.source.track.seeds))
+
+    def preset(self, name: str) -> None:
+        """Begin anew at a named starting point."""
+        self._begin(self.row_of(name), len(self.source.track.seeds))
+        self.message = self.study.preset(name).doc
+
+    def seeds(self, count: int) -> None:
+        """Begin anew with so many seeds."""
+        if self.is_replay:
+            raise InputError("A replay shows the seeds that its record has.")
+        if count not in range(1, max(SEEDS) + 1):
+            raise InputError(f"seeds is {count}; choose from 1 to {max(SEEDS)}.")
+        self._begin({**self.source.row, **self.pending}, count)
+
+    def load(self, text: str) -> None:
+        """Begin anew with knobs given as a short text."""
+        row, seeds = read_shared(self.study, text)
+        self._begin(row, seeds)
+
+    def set(self, **knobs: Any) -> None:
+        """Change knobs of the selected branch, from its next step on."""
+        self.offer = None
+        if spent := self._spent(knobs):
+            self._offer(spent, knobs[spent])
+            knobs = {name: value for name, value in knobs.items() if name != spent}
+        before, was, step = dict(self.source.row), self.source.selected, self.source.step
+        self.source.change(**knobs)
+        self.message = self._said(before, was, step)
+        self._wake_selected()
+
+    def default(self, knob: str) -> None:
+        """Put a knob back to its default."""
+        if knob not in self.source.knobs:
+            raise unknown("knob", knob, self.source.knobs)
+        self.set(**{knob: self.source.knobs[knob].default})
+
+    def twin(self, **knobs: Any) -> None:
+        """Fork the selected branch where it stands; the original goes on beside the copy, which is selected."""
+        self._has_room()
+        origin = self.source.track.name
+        track = self.source.twin(**knobs)
+        self.message = (
+            f"{track.name} left {origin} at step {track.start} with the same weights, moments and data; change a knob to perturb it."
+        )
+        if self.is_replay:
+            self.message = f"{track.name} stands beside {origin}; choose its knobs."
+
+    def branch(self) -> None:
+        """Begin a branch at the step that one has gone back to."""
+        self.twin()
+
+    def back(self, step: int) -> None:
+        """Go to a step of the selected branch, training it again from the nearest kept state if need be."""
+        self.running, self.goal = False, step
+        self.work = self._arriving(self.source.travel(step), step)
+
+    def latest(self) -> None:
+        """Go to the end of the selected branch."""
+        if self.is_replay:
+            self.source.at = self.source.steps
+        self.source.select(self.source.selected)
+        self.message = ""
+
+    def select(self, number: int) -> None:
+        """Select a branch; knobs then act on it."""
+        self.source.select(number)
+        self.message = ""
+
+    def rest(self, number: int) -> None:
+        """Let a branch rest, or go on."""
+        self.source.rest(number, number not in self.source.resting)
+
+    def forget(self, number: int) -> None:
+        """Remove a branch."""
+        self.source.forget(number)
+        self._wake_selected()
+
+    def pin(self) -> None:
+        """Keep the curves of the selected branch as a reference, also over a reset."""
+        track = self.source.track
+        until = self.source.step
+        own = {name: track.series(name, until + 1) for name in track.variables if name in track.own}
+        copy = replace(track, name=f"pinned: {words.of_branch(track, self.source.knobs)}", parent=None, start=0, own={}, changes=[])
+        for name, (steps, values) in own.items():
+            copy.own[name] = type(track.own[name]).of(steps.copy(), values.swapaxes(0, 1).copy())
+        self.pins = [*self.pins, copy]
+
+    def unpin(self) -> None:
+        """Remove all references."""
+        self.pins = []
+
+    def show(self, gauge: str) -> None:
+        """Show a gauge, or hide it; a probe that no gauge shows and that costs something is not measured."""
+        self.gauge_named(gauge)
+        self.shown ^= {gauge}
+        self._measure()
+
+    def scale(self, gauge: str) -> None:
+        """Change a gauge's axis between linear and logarithmic."""
+        self.gauge_named(gauge)
+        self.logarithmic[gauge] = not self.logarithmic[gauge]
+
+    def band(self) -> None:
+        """Draw seeds as a band, or as single lines."""
+        self.bands = not self.bands
+
+    def compare(self, what: str) -> None:
+        """Draw, or hide, the numbers of the paper (`published`) or the nearest runs of the shipped record (`shipped`)."""
+        if what not in COMPARED:
+            raise unknown("comparison", what, COMPARED)
+        if what == "shipped" and what not in self.compared:
+            self._nearest_shipped()
+        self.compared ^= {what}
+
+    def speed(self, limit: float = 0.0) -> None:
+        """Train at most so many steps a second; 0 is as fast as it goes."""
+        if not limit >= 0:
+            raise InputError(f"The limit is {limit}; give steps per second, or 0 for none.")
+        self.limit = float(limit)
+
+    def predict(self) -> None:
+        """Ask what will happen before a run is watched, or no longer."""
+        if not self.study.predictions:
+            raise InputError(f"Study {self.study.name!r} has no question to ask.")
+        self.predicting, self.guess = not self.predicting, None
+
+    def answer(self, place: int) -> None:
+        """Answer the question; then the run is watched up to where the outcome is known."""
+        if not self.asking:
+            raise InputError("There is no question to answer; switch 'predict first' on, and press run.")
+        assert self.guess is not None
+        if place not in range(len(self.guess.asked.answers)):
+            raise InputError(f"Answer {place} is none of the {len(self.guess.asked.answers)}; count from 0.")
+        self.guess.answer, self.guess.until = place, self.source.step + self.guess.asked.steps
+        self.run(until=self.guess.until)
+
+    def choose(self, way: str) -> None:
+        """Take one of the ways that are offered."""
+        if self.offer is None or way not in self.offer.ways:
+            raise unknown("way", way, self.offer.ways if self.offer else ())
+        chosen, self.offer = self.offer.ways[way], None
+        chosen()
+
+    def dismiss(self) -> None:
+        """Take away what is said."""
+        self.message, self.problem, self.offer = "", "", None
+        if self.guess and self.guess.outcome is not None:
+            self.guess = None
+
+    def save(self, path: str) -> None:
+        """Write the record to a file, which must not exist."""
+        written = save(self.record(), path)
+        self.message = f"Saved to {written}; wb.open({str(written)!r}) opens it."
+
+    # What can be asked for.
+
+    def record(self) -> Any:
+        """The record of all branches as they stand."""
+        if self.is_replay:
+            return self.source.record
+        from ..engine.written import record_of
+
+        return record_of(self.source)
+
+    @property
+    def python(self) -> str:
+        """The Python that makes the same runs again."""
+        if self.is_replay:
+            return f"import workbench as wb\n\nrecord = wb.open({self.study.name!r})\n"
+        layouts = {number: self.source.layout_of(number).name for number in self.source.tracks}
+        return script(self.study.name, self.source.tracks.values(), self.source.knobs, layouts)
+
+    @property
+    def shared(self) -> str:
+        """The knobs of the selected branch as a short text."""
+        return shared(self.study, self.source.row, len(self.source.track.seeds))
+
+    def row_of(self, preset: str) -> dict[str, Any]:
+        """The knobs of a preset: its own, all others at their defaults."""
+        named = self.study.preset(preset)
+        return {**{name: spec.default for name, spec in self.source.knobs.items()}, **named.knobs}
+
+    def advance(self) -> int:
+        """Train one step; pauses where it was to, where a prediction can be judged, and where nothing is left to train."""
+        made = self.source.advance() if self.source.training else 0
+        if made == 0:
+            self.running = False
+            self.message = self.message or "Nothing is left to train: every branch has ended, diverged or rests."
+        if self.running and self.pause_at is not None and self.source.step >= self.pause_at:
+            self.running = False
+        if self.guess and self.guess.outcome is None and self.guess.answer is not None and self.source.step >= self.guess.until:
+            self._judge(self.guess)
+        return made
+
+    def seen(self, variable: str = "") -> drawn.Shown:
+        """What the gauges of a variable are to show."""
+        here = self.source
+        references = [*self.pins, *([self._nearest_shipped()] if "shipped" in self.compared else [])]
+        return drawn.Shown(
+            tracks=list(here.tracks.values()),
+            selected=here.track,
+            until=here.at if self.is_replay else None,
+            now=here.cursor,
+            bands=self.bands,
+            references=[track for track in references if variable in track.own],
+            published=self._published(variable),
+            logarithmic=self.logarithmic,
+        )
+
+    def tables(self, name: str) -> dict[str, drawn.Table]:
+        """The tables of a gauge as things stand, differences of twins included, by the name of their data."""
+        gauge = self.gauge_named(name)
+        variable, shown = self.source.variables[gauge.variable], self.seen(gauge.variable)
+        tables = drawn.tables(gauge, variable, shown)
+        if gauge.kind == "curve" and drawn.has_differences(shown.tracks):
+            tables |= drawn.difference_tables(gauge, variable, shown)
+        return tables
+
+    def _published(self, variable: str) -> list[Level]:
+        found = [p for p in self.study.published if p.variable == variable]
+        return [Level(f"{p.text} ({p.source})", p.value) for p in found] if "published" in self.compared else []
+
+    def glance(self) -> list[str]:
+        """What is happening in the selected branch, in words."""
+        known = {g.name: g for g in self.gauges.values() if g.variable in self.source.track.variables}
+        curves = [g for g in known.values() if g.kind == "curve" and (g in self.study.gauges or g.name in self.shown)]
+        return at_a_glance(self.source.track, curves, self.source.variables, self.source.step)
+
+    def state(self) -> dict[str, Any]:
+        """All that a front shows beside the charts, as plain values."""
+        here, guess = self.source, self.guess
+        return {
+            "replay": self.is_replay,
+            "device": self.device,
+            "running": self.running,
+            "working": None if self.work is None else {"goal": self.goal},
+            "step": here.step,
+            "end": here.steps if self.is_replay else here.track.step,
+            "past": here.cursor is not None,
+            "limit": self.limit,
+            "knobs": dict(here.row),
+            "pending": dict(self.pending),
+            "seeds": len(here.track.seeds),
+            "branches": [self._branch(track, depth) for track, depth in self._in_order()],
+            "kept": here.kept(here.selected),
+            "memory": "" if self.is_replay else words.of_memory(len(here.shelf.states), here.shelf.bytes, here.shelf.budget),
+            "glance": self.glance(),
+            "message": self.message,
+            "problem": self.problem,
+            "offer": self.offer and {"text": self.offer.text, "ways": list(self.offer.ways)},
+            "predicting": self.predicting,
+            "guess": guess and self._guessed(guess),
+            "bands": self.bands,
+            "compared": sorted(self.compared),
+            "pins": [pin.name for pin in self.pins],
+            "shipped": self._nearest_shipped().name if "shipped" in self.compared else "",
+            "shown": [name for name in self.gauges if name in self.shown],
+            "logarithmic": [name for name, is_on in self.logarithmic.items() if is_on],
+        }
+
+    def choices(self) -> list[dict[str, Any]]:
+        """The gauges to choose from, and what measuring them costs."""
+        return [
+            {"name": g.name, "title": title_of(g, self.source.variables[g.variable]), "kind": g.kind, "cost": self._cost(g)}
+            for g in self.gauges.values()
+        ]
+
+    def _begin(self, row: Mapping[str, Any], seeds: int) -> None:
+        self.running, self.offer, self.guess, self.message, self.problem, self.work = False, None, None, "", "", None
+        number = self.source.begin(row, range(seeds))
+        for other in [n for n in reversed(list(self.source.tracks)) if n != number]:
+            self.source.forget(other)
+        self.pending = {}
+
+    def _spent(self, knobs: Mapping[str, Any]) -> str:
+        """A knob among these whose stretch of steps is over, so that changing it does nothing any more."""
+        row, step = self.source.row, self.source.step
+        for name, value in knobs.items():
+            begins = self.source.knobs[name].begins if name in self.source.knobs else ""
+            if begins and step > 0 and value != row[name] and step >= row[begins] + max(row[name], value):
+                return name
+        return ""
+
+    def _offer(self, name: str, value: Any) -> None:
+        spec, row, step = self.source.knobs[name], self.source.row, self.source.step
+        value = spec.check(value)
+        ways: dict[str, Callable[[], Any]] = {}
+        if value:
+            ways[f"{spec.name} again from here"] = lambda: self.set(**{name: value, spec.begins: step})
+        ways["twin from step 0"] = lambda: self._twin_from_start({name: value})
+        ways["next run"] = lambda: self._next({name: value})
+        over = row[spec.begins] + row[name]
+        was = f"The {spec.name} was over at step {over}" if row[name] else f"This run began without {spec.name}"
+        self.offer = Offer(f"{was}; {word(value)} {spec.units}s now, at step {step}, would change nothing.", ways)
+
+    def _twin_from_start(self, knobs: Mapping[str, Any]) -> None:
+        self.running = False
+        self.goal = 0
+
+        def arriving() -> Iterator[int]:
+            yield from self.source.travel(0)
+            self.twin(**knobs)
+            self.running = True
+
+        self.work = arriving()
+
+    def _next(self, knobs: Mapping[str, Any]) -> None:
+        self.pending |= knobs
+        self.message = f"{', '.join(f'{k} {word(v)}' for k, v in self.pending.items())} from the next reset on."
+
+    def _said(self, before: Mapping[str, Any], was: int, step: int) -> str:
+        here = self.source
+        changes = [Change(0, step, name, before[name], new) for name, new in here.row.items() if before.get(name) != new]
+        if self.is_replay or not changes:
+            return ""
+        if here.selected != was and here.track.parent is None:
+            fixed = ", ".join(c.knob for c in changes)
+            return f"{here.track.name} begins at step 0: {fixed} cannot change while a run trains. The others rest."
+        if step == 0 and here.track.parent is None:
+            return ""
+        where = f"{here.track.name} leaves {here.tracks[was].name} at step {step}: " if here.selected != was else ""
+        said = f"{where}{words.changed(changes)} from step {step} on."
+        return f"{said} {words.of_switch(here.carried)}" if here.carried else said
+
+    def _arriving(self, way: Iterator[int], step: int) -> Iterator[int]:
+        yield from way
+        if not self.is_replay and self.source.cursor is not None:
+            self.message = f"{self.source.track.name} stands at step {step} again; what you change here begins a branch."
+
+    def _wake(self) -> None:
+        """Nothing may train where everything rests: then the selected branch goes on."""
+        if not self.source.training:
+            self._wake_selected()
+
+    def _wake_selected(self) -> None:
+        if not self.is_replay and self.source.selected in self.source.resting:
+            self.source.rest(self.source.selected, False)
+
+    def _has_room(self) -> None:
+        if len(self.source.tracks) >= MOST_TRACKS:
+            raise InputError(f"There are {MOST_TRACKS} branches, as many as colours tell apart; remove one first.")
+
+    def _judge(self, guess: Guess) -> None:
+        record = self.record()
+        if "branch" in record.coords:
+            record = record.wb.where(branch=self.source.track.name)
+        guess.outcome = int(guess.asked.outcome(record))
+
+    def _guessed(self, guess: Guess) -> dict[str, Any]:
+        return {
+            "question": guess.asked.question,
+            "answers": list(guess.asked.answers),
+            "answer": guess.answer,
+            "outcome": guess.outcome,
+            "until": guess.until,
+        }
+
+    def _measure(self) -> None:
+        """Measure what the shown gauges need, and what costs nothing."""
+        if not self.is_replay:
+            wanted = {self.gauges[name].variable for name in self.shown}
+            offered = self.source.offered
+            standard = {p.name for p in self.study.probes if p.cost == "free"}
+            self.source.measure([name for name in offered if name in wanted | standard])
+
+    def _cost(self, gauge: Gauge) -> str:
+        return "" if self.is_replay else self.source.offered[gauge.variable].cost
+
+    def gauge_named(self, name: str) -> Gauge:
+        """The gauge of this name; InputError with the nearest names if there is none."""
+        if name not in self.gauges:
+            raise unknown("gauge", name, self.gauges)
+        return self.gauges[name]
+
+    def _nearest_shipped(self) -> Track:
+        """The setting of the shipped record that is nearest to the knobs now, as a track."""
+        row = self.source.row
+        mark = tuple(row.values())
+        if mark not in self._shipped:
+            record = opening.open_record(self.study.name)
+            setting = nearest(settings_of(record, self.source.knobs), row)
+            variables = variables_of(record)
+            known = {name: v for name, v in variables.items() if name in self.source.variables}
+            differs = [
+                f"{name} {word(setting[name])}" for name in row if name in setting and setting[name] != row[name] and name != "horizon"
+            ]
+            alike = "the same knobs" if not differs else ", ".join(differs)
+            self._shipped = {mark: track_of(record, setting, known, 0, f"shipped record: {alike}, {counted(len(setting.runs), 'seed')}")}
+        return self._shipped[mark]
+
+    def _in_order(self) -> list[tuple[Track, int]]:
+        """Branches below the one they left, with their depth."""
+        tracks = list(self.source.tracks.values())
+
+        def below(parent: Track | None, depth: int) -> list[tuple[Track, int]]:
+            return [each for t in tracks if t.parent is parent for each in ((t, depth), *below(t, depth + 1))]
+
+        return below(None, 0)
+
+    def _branch(self, track: Track, depth: int) -> dict[str, Any]:
+        here = self.source
+        return {
+            "number": track.number,
+            "name": track.name,
+            "kind": track.kind,
+            "depth": depth,
+            "colour": drawn.colour(track),
+            "start": track.start,
+            "step": min(track.step, here.at) if self.is_replay else track.step,
+            "selected": track.number == here.selected,
+            "resting": track.number in here.resting,
+            "lost": bool((track.diverged >= 0).all()),
+            "words": words.of_branch(track, here.knobs),
+            "changes": sorted({c.step for c in track.changes if c.step >= track.start}),
+            "removable": len(here.tracks) > 1 and not any(t.parent is track for t in here.tracks.values()),
+        }
+
+
+COMMANDS: Sequence[str] = (
+    "run", "pause", "step", "reset", "preset", "seeds", "load", "set", "default", "twin", "branch", "back", "latest", "select", "rest",
+    "forget", "pin", "unpin", "show", "scale", "band", "compare", "speed", "predict", "answer", "choose", "dismiss", "save",
+)  # fmt: skip

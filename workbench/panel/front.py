@@ -1,0 +1,149 @@
+"""The front: the panel as one anywidget. Python sends plain values and tables, the browser sends the buttons that were pressed."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from .. import places
+from ..views import gauges as drawn
+from ..views.extras import alt, extra
+from .controls import SEEDS, groups
+from .desk import COMMANDS, Desk
+from .packing import packed
+from .player import Player, Task
+
+HERE = Path(__file__).parent
+SCRIPTS = ("chart.js", "controls.js", "panel.js")
+SNIPPET = "export default vegaEmbed"
+
+
+class Vega(anywidget.AnyWidget):
+    """Holds Vega for all panels of a kernel, so that it is sent once; nothing is loaded from a network."""
+
+    _esm = "export default {}"
+    code = traitlets.Unicode().tag(sync=True)
+    mark = traitlets.Unicode().tag(sync=True)
+
+
+class Front(anywidget.AnyWidget):
+    """What is on the screen: the controls (`setup`), the charts, what is said (`state`) and the tables of the charts, the latest only."""
+
+    _esm = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    _css = (HERE / "panel.css").read_text(encoding="utf-8")
+    setup = traitlets.Dict().tag(sync=True)
+    charts = traitlets.Dict().tag(sync=True)
+    state = traitlets.Dict().tag(sync=True)
+    data = traitlets.Dict().tag(sync=True)
+    theme = traitlets.Enum(["auto", "light", "dark"], "auto").tag(sync=True)
+    interpreted = traitlets.Bool(False).tag(sync=True)  # charts without eval, for pages whose policy forbids it
+    vega = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, player: Player, **given: Any) -> None:
+        super().__init__(vega=f"IPY_MODEL_{_vega().model_id}", **given)
+        self._player, self._views, self._sent, self._drawn = player, 0, 0, None
+        self.on_msg(self._pressed)
+
+    def take(self, desk: Desk, speed: float) -> None:
+        """Show the desk as it stands."""
+        tables = {name: _tables(desk, name) for name in desk.shown}
+        self._sent += 1
+        with self.hold_sync():
+            drawn_now = (tuple(sorted(desk.shown)), tuple(sorted(name for name, on in desk.logarithmic.items() if on)))
+            if drawn_now != self._drawn:
+                self._drawn, self.charts = drawn_now, charts_of(desk)
+            self.state = {**desk.state(), "speed": round(speed, 1)}
+            self.data = {"sent": self._sent, "last": desk.seen().last, "tables": tables}
+
+    def _pressed(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
+        """Store what was pressed; the player's thread does the rest."""
+        if "view" in content:
+            self._views += content["view"]
+            if self._views <= 0:
+                self._player.ask(Task("pause"))
+        elif content.get("ask") in ("python", "shared"):
+            wanted = content["ask"]
+            self._player.ask(Task(wanted, compute=lambda desk: self.send({"said": wanted, "text": getattr(desk, wanted)})))
+        elif content.get("button") in COMMANDS:
+            self._player.ask(Task(content["button"], content.get("arguments", {})))
+
+
+def _tables(desk: Desk, name: str) -> dict[str, Any]:
+    """The tables of a gauge for the wire; what cannot be drawn is said, and everything else is shown."""
+    try:
+        return {data: packed(table) for data, table in desk.tables(name).items()}
+    except Exception as error:
+        desk.problem = f"The chart {name!r} cannot be drawn: {type(error).__name__}: {error}"
+        return {}
+
+
+def front_of(desk: Desk, player: Player) -> Front:
+    """A front for a desk; what it shows comes with the player's next turn."""
+    front = Front(player, setup=setup_of(desk))
+    player.ask(Task("look", compute=lambda desk: None))
+    return front
+
+
+def setup_of(desk: Desk) -> dict[str, Any]:
+    """What never changes: title, controls, presets, gauges."""
+    return {
+        "study": desk.study.name,
+        "title": desk.study.title,
+        "groups": groups(desk.study),
+        "presets": [{"name": preset.name, "doc": preset.doc} for preset in desk.study.presets],
+        "seeds": list(SEEDS),
+        "gauges": desk.choices(),
+        "questions": bool(desk.study.predictions),
+        "published": bool(desk.study.published),
+        "shipped": (places.datasets() / f"{desk.study.name}.nc").exists() and not desk.is_replay,
+        "varied": desk.source.varied if desk.is_replay else None,
+    }
+
+
+def charts_of(desk: Desk) -> dict[str, Any]:
+    """The charts that are shown, as Vega-Lite specifications without data, in the order of the gauges."""
+    found = {}
+    with alt.theme.enable("workbench"):
+        for gauge in (gauge for name, gauge in desk.gauges.items() if name in desk.shown):
+            variable = desk.source.variables[gauge.variable]
+            found[gauge.name] = {
+                "title": drawn.axis_title(gauge, variable),
+                "kind": gauge.kind,
+                "units": "" if variable.attrs.get("units", "1") == "1" else variable.attrs["units"],
+                "spec": drawn.chart(gauge, variable, logarithmic=desk.logarithmic[gauge.name]).to_dict(),
+                "difference": drawn.difference_chart(gauge, variable).to_dict() if gauge.kind == "curve" else None,
+            }
+    return found
+
+
+def _vega() -> Vega:
+    """The one of this kernel."""
+    if not _kept or _kept[-1].comm is None:
+        code = bundle()
+        _kept[:] = [Vega(code=code, mark=hashlib.sha256(code.encode()).hexdigest()[:16])]
+    return _kept[-1]
+
+
+_kept: list[Vega] = []
+
+
+@cache
+def bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one module, out of vl-convert; made once a machine, which takes two or three seconds."""
+    vl_convert = extra("vl_convert")
+    version = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+    path = places.cache() / f"vega-{vl_convert.__version__}-{version}.js"
+    if path.is_file() and path.stat().st_size:
+        return path.read_text(encoding="utf-8")
+    code = vl_convert.javascript_bundle(SNIPPET, vl_version=version)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".writing")
+        partial.write_text(code, encoding="utf-8")
+        partial.replace(path)
+    except OSError:  # where nothing can be written it is made anew each time
+        pass
+    return code

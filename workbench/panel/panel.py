@@ -1,0 +1,191 @@
+"""The panel: a study, or a record of one, that a person can perturb and watch; with a screen or without."""
+
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from .. import opening
+from ..catalogue import find
+from ..errors import InputError
+from ..knobs import specs
+from ..study import Study
+from . import interrupts
+from .desk import Desk
+from .player import Player, Task
+from .replay import Replay
+
+PATIENCE = 120.0
+MEGABYTE = 2**20
+
+
+class Values(MutableMapping[str, Any]):
+    """`panel.knobs`: the knobs of the selected branch; a value that is set acts from the next step on."""
+
+    def __init__(self, panel: "Panel") -> None:
+        self._panel = panel
+
+    def __getitem__(self, name: str) -> Any:
+        return self._panel.desk.source.row[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._panel.press("set", **{name: value})
+
+    def __delitem__(self, name: str) -> None:
+        self._panel.press("default", knob=name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._panel.desk.source.knobs)
+
+    def __len__(self) -> int:
+        return len(self._panel.desk.source.knobs)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Panel:
+    """What `wb.explore` gives. In a notebook it shows itself; without a screen it is used by `knobs`, `press` and `record`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.knobs = Values(self)
+        self.front: Any = None
+        self._player = Player(desk, self._publish)
+        self._player.start()
+        interrupts.opened(self)
+
+    def press(self, button: str, **arguments: Any) -> None:
+        """Press a button, and wait until that has been carried out; InputError, in a sentence, if it cannot be.
+
+        Buttons are the public methods of `Desk`: run(until), pause, step, reset, set(knob=value), twin, back(step), select(number), ...
+        """
+        self._ask(Task(button, arguments))
+
+    def wait(self, step: int | None = None, seconds: float = PATIENCE) -> None:
+        """Until it has paused, or has reached a step; InputError if that takes longer than so many seconds."""
+        end = time.monotonic() + seconds
+        while (self.desk.running or self.desk.work is not None) and (step is None or self.desk.source.step < step):
+            if time.monotonic() > end:
+                raise InputError(f"After {seconds:g} s the panel stands at step {self.desk.source.step}; wait longer, or press pause.")
+            time.sleep(0.005)
+
+    def pause(self) -> None:
+        """Ask for a pause, from any thread, without waiting for it."""
+        self._player.ask(Task("pause"))
+
+    @property
+    def record(self) -> xr.DataTree:
+        """The record of all branches as they stand, see `wb.run`; branches are told apart by the coordinate `branch`."""
+        return self._ask(Task("record", compute=Desk.record))
+
+    @property
+    def python(self) -> str:
+        """The Python that makes the same runs again, branches included."""
+        return self._ask(Task("python", compute=lambda desk: desk.python))
+
+    @property
+    def shared(self) -> str:
+        """The knobs of the selected branch as a short text, which `press("load", text=...)` reads."""
+        return self._ask(Task("shared", compute=lambda desk: desk.shared))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that is seen beside the charts, as plain values."""
+        return self._ask(Task("state", compute=Desk.state))
+
+    def tables(self, gauge: str) -> dict[str, Any]:
+        """The tables that a gauge's chart is drawn from now, by the name of its data."""
+        return self._ask(Task("tables", compute=lambda desk: desk.tables(gauge)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the record to a file, which must not exist."""
+        self.press("save", path=str(path))
+
+    def close(self) -> None:
+        """Stop the thread, and take the panel off the screen."""
+        self._player.close()
+        if self.front is not None:
+            self.front.close()
+            self.front = None
+
+    @property
+    def publishing(self) -> float:
+        """The share of the busy time that went into publishing."""
+        busy = self._player.busy
+        return busy["publishing"] / max(sum(busy.values()), 1e-9)
+
+    def _ask(self, task: Task) -> Any:
+        return self._player.ask(task).result(PATIENCE)
+
+    def _publish(self) -> None:
+        if self.front is not None:
+            self.front.take(self.desk, self._player.speed)
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        from .front import front_of
+
+        if self.front is None:
+            self.front = front_of(self.desk, self._player)
+        return self.front._repr_mimebundle_(**options)
+
+    def __repr__(self) -> str:
+        here = self.desk.source
+        return f"<Panel of {self.desk.study.name}: {here.track.name} at step {here.step}, {'running' if self.desk.running else 'paused'}>"
+
+
+def explore(
+    study: str | Study | xr.DataTree,
+    *,
+    preset: str | None = None,
+    seeds: int = 1,
+    replay: bool | str | Path = False,
+    predict: bool = False,
+    device: str = "auto",
+    memory: int = 128,
+    gauges: Sequence[str] = (),
+    **knobs: Any,
+) -> Panel:
+    """Open the live panel of a study: knobs, charts, and training that reacts to them.
+
+    It begins paused at step 0 with one run of the default knobs, or with a `preset`, `knobs` and `seeds` (up to 16). With `replay` nothing
+    is trained and the panel moves over a record: the shipped one, or that of a path; a record given as the first argument is replayed too.
+    `predict` asks what will happen before it shows it. `memory` bounds the states kept for going back, in MB; `gauges` names charts to
+    show instead of the usual ones. Raises InputError for anything that cannot be opened.
+    """
+    record = study if isinstance(study, xr.DataTree) else None
+    found = find(record.attrs["study"]) if record is not None else find(study) if isinstance(study, str) else study
+    row = _row(found, preset, knobs)
+    if record is None and replay:
+        record = opening.open_record(found.name if replay is True else replay)
+    if not (isinstance(memory, int) and memory > 0):
+        raise InputError(f"memory is {memory!r}; give a whole number of megabytes above 0.")
+    source, where = _replay(found, record, row) if record is not None else _experiment(found, row, seeds, device, memory)
+    desk = Desk(found, source, where, shown=set(gauges), predicting=predict)
+    for name in gauges:
+        desk.gauge_named(name)
+    return Panel(desk)
+
+
+def _row(study: Study, preset: str | None, knobs: Mapping[str, Any]) -> dict[str, Any]:
+    named = study.preset(preset).knobs if preset else {}
+    chosen = study.knobs().replace(**{**named, **knobs})
+    return {name: getattr(chosen, name) for name in specs(study.knobs)}
+
+
+def _experiment(study: Study, row: Mapping[str, Any], seeds: int, device: str, memory: int) -> tuple[Any, str]:
+    from ..engine import devices
+    from ..engine.experiment import Experiment, device_named, horizon
+
+    if isinstance(seeds, bool) or seeds not in range(1, 17):
+        raise InputError(f"seeds is {seeds!r}; it must be a whole number from 1 to 16.")
+    place = device_named(device)
+    free = [p.name for p in study.probes if p.cost == "free"]
+    experiment = Experiment(study, row, range(seeds), steps=horizon(study), measured=free, device=place, memory=memory * MEGABYTE)
+    return experiment, devices.called(place)
+
+
+def _replay(study: Study, record: xr.DataTree, row: Mapping[str, Any]) -> tuple[Any, str]:
+    return Replay(study, record, row), f"a replay; trained on {record.attrs.get('device', 'an unknown device')}"

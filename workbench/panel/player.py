@@ -1,0 +1,190 @@
+"""The player: a thread that carries out commands and trains between them. Callbacks only put commands into its queue."""
+
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from threading import Condition, Thread
+from typing import Any
+
+from ..errors import InputError
+from .desk import COMMANDS, Desk
+
+HZ = 8.0
+SPEED_WINDOW = 2.0
+
+
+@dataclass
+class Task:
+    """A command, or something to compute, that waits for its turn; `done` gets the outcome."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    compute: Callable[[Desk], Any] | None = None
+    done: "Future[Any]" = field(default_factory=Future)
+
+
+class Player(Thread):
+    """Carries out commands between two steps and calls `publish` at most 8 times a second, and after each command.
+
+    Whatever goes wrong in a step pauses and is said in the panel; the branches stand where they stood before it.
+    """
+
+    def __init__(self, desk: Desk, publish: Callable[[], None]) -> None:
+        super().__init__(name="workbench-panel", daemon=True)
+        self.desk, self.publish = desk, publish
+        self.busy = {"training": 0.0, "publishing": 0.0}
+        self._tasks: deque[Task] = deque()
+        self._wake = Condition()
+        self._closed = False
+        self._published = self._next_step = 0.0
+        self._times: deque[float] = deque(maxlen=2_000)
+        self._arriving: list[Task] = []
+
+    def ask(self, task: Task) -> "Future[Any]":
+        """Put a task into the queue, from any thread. Of values set one after the other on one knob only the last is carried out."""
+        with self._wake:
+            if self._closed:
+                task.done.set_exception(InputError("This panel is closed; open another one with wb.explore."))
+                return task.done
+            last = self._tasks[-1] if self._tasks else None
+            if last and task.name == last.name == "set" and task.arguments.keys() == last.arguments.keys():
+                self._tasks.pop()
+                task.done.add_done_callback(lambda outcome: _pass_on(outcome, last.done))
+            self._tasks.append(task)
+            self._wake.notify()
+        return task.done
+
+    def close(self) -> None:
+        """Stop after the step that is being computed."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+
+    @property
+    def speed(self) -> float:
+        """Steps per second of late."""
+        now = time.monotonic()
+        recent = [at for at in list(self._times) if now - at < SPEED_WINDOW]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 and recent[-1] > recent[0] else 0.0
+
+    def run(self) -> None:
+        """Until it is closed: a command if there is one, else a step if it is training, else wait."""
+        while not self._closed:
+            task = self._next()
+            if task is not None:
+                self._carry_out(task)
+            elif self.desk.work is not None:
+                self._guarded(self._work)
+            elif self.desk.running and time.monotonic() >= self._next_step:
+                self._guarded(self._step)
+            if task is not None or time.monotonic() - self._published >= 1 / HZ:
+                self._publish()
+        self._settle(InputError("This panel is closed; open another one with wb.explore."))
+
+    def _next(self) -> Task | None:
+        with self._wake:
+            if self.desk.work is not None:
+                return self._first_pause()
+            if not self._tasks and not self._closed:
+                wait = self._next_step - time.monotonic() if self.desk.running else None
+                if wait is None or wait > 0:
+                    self._wake.wait(None if wait is None else min(wait, 1 / HZ))
+            return self._tasks.popleft() if self._tasks else None
+
+    def _first_pause(self) -> Task | None:
+        """While something long is computed only a pause is let through, which breaks it off."""
+        found = next((task for task in self._tasks if task.name == "pause"), None)
+        if found is not None:
+            self._tasks.remove(found)
+        return found
+
+    def _carry_out(self, task: Task) -> None:
+        if not task.done.set_running_or_notify_cancel():
+            return
+        try:
+            if task.compute is not None:
+                task.done.set_result(task.compute(self.desk))
+                return
+            if task.name not in COMMANDS:
+                raise InputError(f"There is no button {task.name!r}; there are {', '.join(COMMANDS)}.")
+            self.desk.problem = ""
+            getattr(self.desk, task.name)(**task.arguments)
+        except Exception as error:
+            self._refuse(task, error)
+            return
+        if task.name == "pause":
+            self._settle(InputError("It was broken off."))
+        if self.desk.work is not None:
+            self._arriving.append(task)
+        else:
+            task.done.set_result(None)
+
+    def _refuse(self, task: Task, error: Exception) -> None:
+        if isinstance(error, InputError | TypeError):
+            said = error if isinstance(error, InputError) else InputError(f"{task.name!r} cannot be pressed like that: {error}.")
+            self.desk.message = str(said)
+            task.done.set_exception(said)
+            return
+        self._trouble(error)
+        task.done.set_exception(error)
+
+    def _work(self) -> None:
+        assert self.desk.work is not None
+        try:
+            next(self.desk.work)
+            return
+        except StopIteration:
+            self.desk.work = None
+        except Exception as error:
+            self.desk.work = None
+            self._settle(error)
+            raise
+        self._settle(None)
+        self._published = 0.0
+
+    def _settle(self, error: Exception | None) -> None:
+        for task in [*self._arriving, *(self._tasks if self._closed else ())]:
+            if not task.done.done():
+                task.done.set_result(None) if error is None else task.done.set_exception(error)
+        self._arriving.clear()
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        now = time.monotonic()
+        limit = self.desk.limit or getattr(self.desk.source, "pace", 0.0)
+        self._next_step = max(self._next_step, now - 1 / HZ) + 1 / limit if limit else 0.0
+        self.desk.advance()
+        self._times.append(now)
+        self.busy["training"] += time.perf_counter() - began
+
+    def _guarded(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except InputError as error:
+            self.desk.running, self.desk.message = False, str(error)
+        except Exception as error:
+            self._trouble(error)
+
+    def _trouble(self, error: Exception) -> None:
+        self.desk.running = False
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        self.desk.problem = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
+
+    def _publish(self) -> None:
+        began = time.perf_counter()
+        try:
+            self.publish()
+        except Exception as error:  # a front that has gone must not end the training
+            self._trouble(error)
+        self._published = time.monotonic()
+        self.busy["publishing"] += time.perf_counter() - began
+
+
+def _pass_on(outcome: "Future[Any]", to: "Future[Any]") -> None:
+    if to.done():
+        return
+    error = outcome.exception()
+    to.set_result(None) if error is None else to.set_exception(error)
