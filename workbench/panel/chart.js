@@ -23,21 +23,21 @@ function bytes(text) {
   return out.buffer;
 }
 
-// A packed table as an object of columns.
-function columns(table) {
+// A packed table as columns.
+function unpacked(table) {
   const out = {};
   for (const [name, column] of Object.entries(table.columns)) {
     if (column.numbers !== undefined) out[name] = new Float32Array(bytes(column.numbers));
-    else out[name] = Array.from(new Int32Array(bytes(column.places)), (place) => column.words[place]);
+    else out[name] = column.words.flatMap((word, i) => new Array(column.times[i]).fill(word));
   }
-  return out;
+  return { rows: table.rows, columns: out };
 }
 
-function rows(table) {
-  const found = columns(table), names = Object.keys(found), out = new Array(table.rows);
-  for (let i = 0; i < table.rows; i++) {
+function rowsOf({ rows, columns }) {
+  const names = Object.keys(columns), out = new Array(rows);
+  for (let i = 0; i < rows; i++) {
     const row = {};
-    for (const name of names) row[name] = found[name][i];
+    for (const name of names) row[name] = columns[name][i];
     out[i] = row;
   }
   return out;
@@ -51,13 +51,10 @@ function figure(value) {
 }
 
 // The values of each line of a table at a step, or at the latest one before it.
-function valuesAt(table, step, column = "value") {
-  const found = columns(table), out = new Map();
-  for (let i = 0; i < table.rows; i++) {
-    const value = found[column][i];
-    if (found.step[i] <= step + 0.5 && Number.isFinite(value)) {
-      out.set(found.line[i], { step: found.step[i], value, colour: found.colour[i] });
-    }
+function valuesAt({ rows, columns: { step, value, line, colour } }, at) {
+  const out = new Map();
+  for (let i = 0; i < rows; i++) {
+    if (step[i] <= at + 0.5 && Number.isFinite(value[i])) out.set(line[i], { step: step[i], value: value[i], colour: colour[i] });
   }
   return out;
 }
@@ -90,6 +87,7 @@ class Chart {
       return made.view;
     };
     this.view = await make(this.frame, this.chart.spec);
+    this.names = datasets(this.view);
     this.stripView = null;
     old?.finalize();
     oldStrip?.finalize();
@@ -99,7 +97,7 @@ class Chart {
   }
 
   put(tables, last) {
-    Object.assign(this, { tables, last });
+    Object.assign(this, { fresh: tables, last });
     if (this.dirty) return;
     this.dirty = true;
     if (!this.busy) requestAnimationFrame(() => this.paint());
@@ -109,13 +107,15 @@ class Chart {
     if (this.gone || !this.view) return;
     this.dirty = false;
     this.busy = true;
+    if (this.fresh) this.tables = Object.fromEntries(Object.entries(this.fresh).map(([name, table]) => [name, unpacked(table)]));
+    this.fresh = null;
     try {
-      await this.fill(this.view, this.tables);
+      await this.fill(this.view, this.names);
       const differences = this.tables.differences;
       if (this.strip && differences?.rows) {
-        this.stripView ??= await this.make(this.strip, this.chart.difference);
         this.strip.hidden = false;
-        await this.fill(this.stripView, this.tables);
+        this.stripView ??= await this.make(this.strip, this.chart.difference);
+        await this.fill(this.stripView, ["differences", "zero"]);
       } else if (this.strip) this.strip.hidden = true;
       this.tell();
       this.options.painted();
@@ -127,9 +127,8 @@ class Chart {
     }
   }
 
-  async fill(view, tables) {
-    const known = view.getState({ data: () => true, signals: () => false, recurse: false }).data;
-    for (const name of Object.keys(tables)) if (name in known) view.data(name, rows(tables[name]));
+  async fill(view, names) {
+    for (const name of names) if (this.tables[name]) view.data(name, rowsOf(this.tables[name]));
     try {
       view.signal("last", this.last);
     } catch {
@@ -186,7 +185,7 @@ class Chart {
   }
 
   readCells(cells, step) {
-    const found = columns(cells), latest = new Map();
+    const found = cells.columns, latest = new Map();
     for (let i = 0; i < cells.rows; i++) if (found.step[i] <= step) latest.set(found.row[i], found.value[i]);
     this.readout.append(element("span", { class: "wb-faint" }, `step ${Math.round(step)}`));
     for (const [row, value] of latest) this.readout.append(element("span", { class: "wb-value" }, `${row}: ${figure(value)}`));
@@ -197,7 +196,7 @@ class Chart {
     const { lines, bars, cells, pictures } = this.tables;
     const source = lines ?? cells;
     if (!source) return pictures ? "A picture; its values are in the record's node “pictures”." : this.spread(bars);
-    const found = columns(source), name = cells ? "row" : "line";
+    const found = source.columns, name = cells ? "row" : "line";
     const heads = [...new Set(found[name])], steps = [...new Set(found.step)].sort((a, b) => a - b);
     const every = Math.max(1, Math.ceil(steps.length / 12));
     const chosen = steps.filter((_, i) => i % every === 0 || i === steps.length - 1);
@@ -208,7 +207,7 @@ class Chart {
 
   spread(bars) {
     if (!bars) return "Nothing measured yet.";
-    const found = columns(bars);
+    const found = bars.columns;
     return gridOf(["from", "of", "share"], Array.from({ length: bars.rows }, (_, i) => [figure(found.low[i]), found.line[i], figure(found.share[i])]));
   }
 
@@ -226,6 +225,11 @@ class Chart {
     this.view?.finalize();
     this.stripView?.finalize();
   }
+}
+
+// The names of the data that a view has.
+function datasets(view) {
+  return Object.keys(view.getState({ data: () => true, signals: () => false, recurse: false }).data);
 }
 
 function gridOf(heads, body) {

@@ -414,7 +414,9 @@ class Desk:
         value = spec.check(value)
         ways: dict[str, Callable[[], Any]] = {}
         if value:
-            ways[f"{spec.name} again from here"] = lambda: self.set(**{name: value, spec.begins: step})
+            ways["warm up again from here" if name == "warmup" else f"{name} again from here"] = lambda: self.set(
+                **{name: value, spec.begins: step}
+            )
         ways["twin from step 0"] = lambda: self._twin_from_start({name: value})
         ways["next run"] = lambda: self._next({name: value})
         over = row[spec.begins] + row[name]

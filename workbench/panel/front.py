@@ -1,6 +1,7 @@
 """The front: the panel as one anywidget. Python sends plain values and tables, the browser sends the buttons that were pressed."""
 
 import hashlib
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from .player import Player, Task
 
 HERE = Path(__file__).parent
 SCRIPTS = ("chart.js", "controls.js", "panel.js")
+SLOW_SECONDS = 0.5
 SNIPPET = "export default vegaEmbed"
 
 
@@ -30,7 +32,8 @@ class Vega(anywidget.AnyWidget):
 
 
 class Front(anywidget.AnyWidget):
-    """What is on the screen: the controls (`setup`), the charts, what is said (`state`) and the tables of the charts, the latest only."""
+    """What is on the screen: the controls (`setup`), the charts, what is said (`state`) and the tables of
+    the charts (`data`, and `slow` those of maps and pictures), the latest only."""
 
     _esm = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     _css = (HERE / "panel.css").read_text(encoding="utf-8")
@@ -38,25 +41,31 @@ class Front(anywidget.AnyWidget):
     charts = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
     data = traitlets.Dict().tag(sync=True)
+    slow = traitlets.Dict().tag(sync=True)
     theme = traitlets.Enum(["auto", "light", "dark"], "auto").tag(sync=True)
     interpreted = traitlets.Bool(False).tag(sync=True)  # charts without eval, for pages whose policy forbids it
     vega = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, player: Player, **given: Any) -> None:
         super().__init__(vega=f"IPY_MODEL_{_vega().model_id}", **given)
-        self._player, self._views, self._sent, self._drawn = player, 0, 0, None
+        self._player, self._views, self._sent, self._drawn, self._slow_at = player, 0, 0, None, 0.0
         self.on_msg(self._pressed)
 
     def take(self, desk: Desk, speed: float) -> None:
-        """Show the desk as it stands."""
-        tables = {name: _tables(desk, name) for name in desk.shown}
+        """Show the desk as it stands; while it trains maps and pictures follow at a pace at which people look."""
         self._sent += 1
+        now = time.time()
+        slow = [name for name in desk.shown if desk.gauges[name].kind != "curve"]
+        is_due = not desk.running or now - self._slow_at >= SLOW_SECONDS
         with self.hold_sync():
             drawn_now = (tuple(sorted(desk.shown)), tuple(sorted(name for name, on in desk.logarithmic.items() if on)))
             if drawn_now != self._drawn:
-                self._drawn, self.charts = drawn_now, charts_of(desk)
+                self._drawn, self.charts, is_due = drawn_now, charts_of(desk), True
             self.state = {**desk.state(), "speed": round(speed, 1)}
-            self.data = {"sent": self._sent, "last": desk.seen().last, "tables": tables}
+            about = {"sent": self._sent, "at": now, "last": desk.seen().last}
+            self.data = {**about, "tables": {name: _tables(desk, name) for name in desk.shown if name not in slow}}
+            if is_due:
+                self._slow_at, self.slow = now, {**about, "tables": {name: _tables(desk, name) for name in slow}}
 
     def _pressed(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         """Store what was pressed; the player's thread does the rest."""

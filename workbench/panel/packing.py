@@ -2,23 +2,19 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 
 def packed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table for the wire: numbers as little-endian float32, words as a list of the distinct ones and int32 places in it."""
+    """A table for the wire: numbers as little-endian float32, words as runs of equal ones, each word with how often it stands there."""
     return {"rows": len(next(iter(table.values()), ())), "columns": {name: _column(values) for name, values in table.items()}}
 
 
 def _column(values: np.ndarray | Sequence[str]) -> dict[str, Any]:
     if isinstance(values, np.ndarray):
-        return {"numbers": _encoded(np.asarray(values, "<f4"))}
-    words = list(dict.fromkeys(values))
-    place = {word: i for i, word in enumerate(words)}
-    return {"words": words, "places": _encoded(np.array([place[word] for word in values], "<i4"))}
-
-
-def _encoded(values: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+        return {"numbers": base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()}
+    runs = [(word, len(list(same))) for word, same in groupby(values)]
+    return {"words": [word for word, _ in runs], "times": [times for _, times in runs]}

@@ -144,7 +144,7 @@ class Panel {
     const s = this.state;
     if (s.step === undefined) return;
     const pausable = s.running || s.working;
-    this.play.textContent = pausable ? "⏸ Pause" : "▶ Run";
+    this.play.textContent = pausable ? "❚❚ Pause" : "▶ Run";
     this.play.setAttribute("aria-label", pausable ? "pause" : "run");
     this.device.textContent = s.replay ? s.device : `on ${s.device}`;
     this.where.textContent = `${s.branches.find((b) => b.selected)?.name ?? ""} · step ${s.step}${s.past ? ` of ${s.end}` : ""}${s.running ? ` · ${figure(s.speed)} steps/s` : ""}`;
@@ -251,9 +251,9 @@ class Panel {
     const name = element("span", { class: "wb-name", style: `padding-left:${b.depth}em` }, [b.depth ? "└ " : "", swatch(b.colour), b.name]);
     const words = element("span", { class: "wb-words", title: b.words }, [b.words, status ? element("em", {}, ` · ${status}`) : ""]);
     const pick = element("button", { type: "button", class: "wb-branch", "data-branch": b.number, "aria-current": b.selected ? "true" : null, "aria-label": `${b.name}, ${b.words}, step ${b.step}${status ? `, ${status}` : ""}`, onclick: () => this.press("select", { number: b.number }) }, [name, words, bar, element("span", { class: "wb-faint" }, String(b.step))]);
-    const rest = s.replay || s.branches.length < 2 ? null : button(b.resting ? "▶" : "⏸", () => this.press("rest", { number: b.number }), { class: "wb-small", "aria-label": b.resting ? `let ${b.name} go on` : `let ${b.name} rest`, title: b.resting ? "go on" : "rest" });
+    const rest = s.replay || s.branches.length < 2 ? null : button(b.resting ? "go on" : "rest", () => this.press("rest", { number: b.number }), { class: "wb-small", "aria-label": b.resting ? `let ${b.name} go on` : `let ${b.name} rest`, title: b.resting ? "go on" : "rest" });
     const remove = b.removable ? button("✕", () => this.press("forget", { number: b.number }), { class: "wb-small", "aria-label": `remove ${b.name}`, title: "remove" }) : null;
-    return element("li", { class: b.selected ? "wb-selected" : "" }, [pick, rest, remove]);
+    return element("li", { class: b.selected ? "wb-selected" : "" }, [pick, element("span", { class: "wb-actions" }, [rest, remove])]);
   }
 
   foretell() {
@@ -331,16 +331,18 @@ class Panel {
 
   painted(node, table, numbers, drawn) {
     node.dataset.sent = drawn.sent ?? 0;
+    globalThis.workbenchPaints?.push({ sent: drawn.sent, at: drawn.at, painted: performance.timeOrigin + performance.now() }); // for benchmarks
     if (table.open) numbers.replaceChildren(drawn.table());
-    this.model.trigger?.("painted");
   }
 
-  fill() {
-    const data = this.model.get("data");
-    for (const [name, { chart }] of this.charts) {
-      if (!data.tables?.[name]) continue;
-      chart.sent = data.sent;
-      chart.put(data.tables[name], data.last);
+  fill(from = ["data", "slow"]) {
+    for (const data of from.map((trait) => this.model.get(trait))) {
+      for (const [name, tables] of Object.entries(data.tables ?? {})) {
+        const chart = this.charts.get(name)?.chart;
+        if (!chart) continue;
+        Object.assign(chart, { sent: data.sent, at: data.at });
+        chart.put(tables, data.last);
+      }
     }
   }
 
@@ -368,7 +370,7 @@ class Panel {
 export default {
   async render({ model, el }) {
     const panel = new Panel(model, el.appendChild(document.createElement("div")));
-    const on = { "change:state": () => panel.show(), "change:charts": () => panel.draw(), "change:data": () => panel.fill(), "change:theme": () => panel.themed(), "msg:custom": (message) => panel.heard(message) };
+    const on = { "change:state": () => panel.show(), "change:charts": () => panel.draw(), "change:data": () => panel.fill(["data"]), "change:slow": () => panel.fill(["slow"]), "change:theme": () => panel.themed(), "msg:custom": (message) => panel.heard(message) };
     for (const [name, react] of Object.entries(on)) model.on(name, react);
     const watch = new MutationObserver(() => panel.themed());
     watch.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });

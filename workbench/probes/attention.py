@@ -53,7 +53,7 @@ def spectral_entropy_bound(m):
 def attention_map(m):
     """Attention of the batch's first sequence in 255ths, a row a query
 
-    A picture of each head: column is the key, black (0) no attention, 255 all of it. Probabilities that are not numbers count as 0.
+    A picture of each head, a column a key. Probabilities that are not finite count as 0.
     """
     p_NHLL = torch.stack([p_BHLL[0] for p_BHLL in tapped(m, "attention")])
     return (255 * p_NHLL.nan_to_num()).round().clamp(0, 255).to(torch.uint8)

@@ -226,7 +226,7 @@ PREDICTIONS = (
     Prediction(f"Where will the attention entropy of the smallest layer be after {LATER} steps?", ENTROPIES, entropy_left, LATER),
 )
 GAUGES = (
-    Gauge("train_loss"),
+    Gauge("train_loss", title="training loss"),
     Gauge(
         "attention_entropy",
         title="attention entropy, smallest layer",
@@ -236,13 +236,13 @@ GAUGES = (
     Gauge("attention_entropy", "map", "attention entropy of each head"),
     Gauge("attention_logit_max", title="largest attention logit", over={"layer": "max"}, logarithmic=True),
     Gauge("attention_map", "picture", "attention of one sequence"),
-    Gauge("learning_rate", shown=False),
+    Gauge("learning_rate", title="learning rate", shown=False),
     Gauge("attention_map", "histogram", "attention probabilities of one sequence", shown=False),
 )
 WORTSMAN = "arXiv:2309.14322"
 PUBLISHED = (
-    Published("attention_logit_max", 1e3, "logits forced to this size cost loss", WORTSMAN),
-    Published("attention_logit_max", 1e4, "runs with larger logits diverged", WORTSMAN),
+    Published("attention_logit_max", 1e3, "this size costs loss", WORTSMAN),
+    Published("attention_logit_max", 1e4, "larger ones diverged", WORTSMAN),
 )
 COLLAPSED = "at the rates where the plain net without warmup collapses (mean over rates, smaller of both data sets)"
 FIRST = "at the lowest rate where the plain net collapses (lowest share of uniform entropy, smaller of both data sets)"

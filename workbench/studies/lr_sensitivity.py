@@ -292,19 +292,19 @@ LATER, CUTS = 100, (30.0, 300.0)
 LOGITS = ("below 30", "30 to 300", "above 300")
 PREDICTIONS = (Prediction(f"How large will the largest attention logit be after {LATER} steps?", LOGITS, logit_reached, LATER),)
 GAUGES = (
-    Gauge("train_loss"),
+    Gauge("train_loss", title="training loss"),
     Gauge("attention_logit_max", title="largest attention logit", over={"layer": "max"}, logarithmic=True),
     Gauge("log_z", title="log Z of the output softmax"),
     Gauge("attention_entropy", "map", "attention entropy of each head", shown=False),
     Gauge("attention_map", "picture", "attention of one sequence"),
-    Gauge("learning_rate"),
+    Gauge("learning_rate", title="learning rate"),
     Gauge("mlp_gradient_rms", title="gradient RMS, feed-forward matrices", levels=epsilon, logarithmic=True, shown=False),
-    Gauge("validation_loss", shown=False),
+    Gauge("validation_loss", title="validation loss", shown=False),
 )
 WORTSMAN = "arXiv:2309.14322"
 PUBLISHED = (
-    Published("attention_logit_max", 1e3, "logits forced to this size cost loss", WORTSMAN),
-    Published("attention_logit_max", 1e4, "runs with larger logits diverged", WORTSMAN),
+    Published("attention_logit_max", 1e3, "this size costs loss", WORTSMAN),
+    Published("attention_logit_max", 1e4, "larger ones diverged", WORTSMAN),
 )
 PAIRED = "data, batches, rates and first weights"
 CLAIMS = (

@@ -1,6 +1,14 @@
 """Gauges drawn: for each a chart whose data have names and are put in later, again and again, and the tables that go in.
 
 A chart is made once; only tables travel while a run is watched. A table is a mapping of columns, numbers as arrays and words as lists.
+The data are called, by kind:
+
+- curve: `lines`, `bands` of seeds, `references`, `levels`, `marks` of changes, `now`; its strip of differences: `differences`, `zero`
+- map: `cells`, `marks`, `now`
+- picture: `pictures`
+- histogram: `bars`
+
+A curve, a map and a strip end at the signal `last`, which is set beside the data; the width is the front's to choose.
 """
 
 from __future__ import annotations
@@ -21,18 +29,22 @@ from ..schema import Variable
 from .curves import decimate
 from .extras import alt
 from .panels import GRADIENT
-from .theme import CATEGORIES, FAINT, number, ramp, wrapped
+from .theme import CATEGORIES, number, ramp, wrapped
 
 POINTS, MOST, LEAST = 4_000, 500, 40
 CELLS = 1_600
 BINS = 40
-HEIGHT, DIFFERENCE_HEIGHT = 190, 70
-ROW = 14
+HEIGHT, DIFFERENCE_HEIGHT, HEAD = 200, 70, 26  # HEAD is for the words of two rows of marks
 FAR = 2.0
 NEAR = 0.02  # of the steps shown, within which changes of one knob are one mark
-MARK_ROWS = 3
+MARK_ROWS, MARK_ROW = 3, 12
+LETTER, PLOT = 5.2, 240  # pixels that a letter of a mark takes, and those that the steps have in a narrow chart
 SHIPPED = "#8a8f98"
 PICTURE = 66
+PADDING = 6
+BELOW_HEAD = (HEIGHT, HEAD)
+NUMBER = "datum.value == 0 || (abs(datum.value) >= 1e-3 && abs(datum.value) < 1e6) ? format(datum.value, '~r') : format(datum.value, '~e')"
+SHORT_NUMBER = "format(datum.value, '.2~g')"
 
 Table = Mapping[str, Any]
 
@@ -76,22 +88,22 @@ def axis_title(gauge: Gauge, variable: Variable) -> str:
 def chart(gauge: Gauge, variable: Variable, *, logarithmic: bool = False) -> Any:
     """The chart of a gauge, as an Altair chart on named data."""
     drawn = {"curve": _curve, "map": _map, "picture": _picture, "histogram": _histogram}[gauge.kind](gauge, variable, logarithmic)
-    return drawn.add_params(*_signals(gauge)).properties(description=axis_title(gauge, variable))
+    return drawn.properties(description=axis_title(gauge, variable))
 
 
 def difference_chart(gauge: Gauge, variable: Variable) -> Any:
     """The strip below a curve: what each twin differs from its parent by."""
-    x, title = _steps(), f"Δ {_bracketed(variable)}".strip()
-    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=3, format="~g"))
-    zero = alt.Chart(alt.NamedData("zero")).mark_rule(color=FAINT).encode(y="value:Q")
+    title = f"Δ {_bracketed(variable)}".strip()
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=3, labelExpr=NUMBER))
+    zero = alt.Chart(alt.NamedData("zero")).mark_rule().encode(y=y)
     line = alt.Chart(alt.NamedData("differences")).mark_line(clip=True, strokeWidth=1.3)
-    drawn = alt.layer(zero, line.encode(x=x, y=y, detail="line:N", color=_given())).properties(height=DIFFERENCE_HEIGHT)
-    return drawn.add_params(*_signals(gauge)).properties(description=f"Difference of twins from their parents: {axis_title(gauge, variable)}")
+    drawn = alt.layer(zero, line.encode(x=_steps(), y=y, detail="line:N", color=_given())).properties(height=DIFFERENCE_HEIGHT)
+    return _ending(drawn).properties(description=f"Difference of twins from their parents: {axis_title(gauge, variable)}")
 
 
-def _signals(gauge: Gauge) -> list[Any]:
-    """What a front sets beside the data: the last step of the axis."""
-    return [alt.param(name="last", value=1)] if gauge.kind in ("curve", "map") else []
+def _ending(layers: Any) -> Any:
+    """With the signal that says where the steps end."""
+    return layers.add_params(alt.param(name="last", value=1))
 
 
 def _bracketed(variable: Variable) -> str:
@@ -99,9 +111,9 @@ def _bracketed(variable: Variable) -> str:
     return f"[{units}]" if units else ""
 
 
-def _steps(**options: Any) -> Any:
+def _steps() -> Any:
     domain = alt.Scale(domainMax=alt.ExprRef("last"), domainMin=0, nice=False)
-    return alt.X("step:Q", title="step", scale=domain, axis=alt.Axis(tickCount=5, format="~s", grid=False), **options)
+    return alt.X("step:Q", title="step", scale=domain, axis=alt.Axis(tickCount=5, format="~s", grid=False))
 
 
 def _given() -> Any:
@@ -109,49 +121,71 @@ def _given() -> Any:
     return alt.Color("colour:N", scale=None, legend=None)
 
 
+def _heights_axis(logarithmic: bool) -> dict[str, Any]:
+    """Scale and axis of heights; of a logarithmic one the powers of ten stand out."""
+    if not logarithmic:
+        return {
+            "scale": alt.Scale(zero=False, nice=False, padding=PADDING, range=BELOW_HEAD),
+            "axis": alt.Axis(tickCount=5, labelExpr=NUMBER),
+        }
+    is_power = "abs(log(datum.value) / LN10 - round(log(datum.value) / LN10)) < 1e-6"
+    faint = {"condition": {"test": is_power, "value": 1}, "value": 0.25}
+    axis = alt.Axis(tickCount=5, labelExpr=f"datum.label == '' ? '' : {NUMBER}", gridOpacity=faint, tickOpacity=faint)
+    return {"scale": alt.Scale(type="log", nice=False, padding=PADDING, range=BELOW_HEAD), "axis": axis}
+
+
 def _curve(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
-    scale = alt.Scale(type="log", nice=False) if logarithmic else alt.Scale(zero=False, nice=False, padding=6)
-    x = _steps()
-    y = alt.Y("value:Q", title=wrapped(axis_title(gauge, variable), 26), scale=scale, axis=alt.Axis(tickCount=5, format="~g"))
+    x, title, heights_axis = _steps(), wrapped(axis_title(gauge, variable), 26), _heights_axis(logarithmic)
+    y = alt.Y("value:Q", title=title, **heights_axis)
     band = alt.Chart(alt.NamedData("bands")).mark_area(opacity=0.22, clip=True)
-    band = band.encode(x=x, y=alt.Y("low:Q", title=None), y2="high:Q", detail="line:N", color=_given())
+    band = band.encode(x=x, y=alt.Y("low:Q", title=title, **heights_axis), y2="high:Q", detail="line:N", color=_given())
     reference = alt.Chart(alt.NamedData("references")).mark_line(strokeDash=[2, 3], clip=True, strokeWidth=1.6)
     reference = reference.encode(x=x, y=y, detail="line:N", color=_given())
     line = alt.Chart(alt.NamedData("lines")).mark_line(clip=True, strokeWidth=1.5).encode(x=x, y=y, detail="line:N", color=_given())
-    level = alt.Chart(alt.NamedData("levels")).encode(y="value:Q")
-    words = level.mark_text(align="right", baseline="bottom", dx=-3, dy=-2, fontSize=10.5, color=FAINT)
-    rules = [level.mark_rule(strokeDash=[5, 4], color=FAINT), words.encode(x=alt.value("width"), text="text:N")]
     zoom = alt.selection_interval(bind="scales", encodings=["x"], name="zoom")
-    return alt.layer(band, reference, *rules, line.add_params(zoom), *_marks(x)).properties(height=HEIGHT)
+    return _ending(alt.layer(band, reference, *_levels(y), line.add_params(zoom), *_marks(x)).properties(height=HEIGHT))
+
+
+def _levels(y: Any) -> list[Any]:
+    """Rules with words, which stand on the side of the rule where there is more room."""
+    level = alt.Chart(alt.NamedData("levels")).encode(y=y)
+    inside = alt.ExprRef("width - 6")
+    words = level.mark_text(
+        align="right", baseline="middle", dx=-3, dy=alt.ExprRef("datum.shift"), fontSize=10.5, opacity=0.8, limit=inside
+    )
+    return [level.mark_rule(strokeDash=[5, 4]), words.encode(x=alt.value("width"), text="text:N")]
 
 
 def _marks(x: Any) -> list[Any]:
     """What was changed and when, as labelled rules; and where one has gone back to."""
     mark = alt.Chart(alt.NamedData("marks")).encode(x=x)
-    words = mark.mark_text(align="left", baseline="top", dx=3, dy=alt.ExprRef("datum.row * 12 + 1"), fontSize=10, clip=True)
-    now = alt.Chart(alt.NamedData("now")).mark_rule(strokeWidth=2, color="#D55E00").encode(x=x)
+    align, dx, dy = (alt.ExprRef(f"datum.{e}") for e in ("late ? 'right' : 'left'", "late ? -3 : 3", f"row * {MARK_ROW} + 1"))
+    words = mark.mark_text(align=align, baseline="top", dx=dx, dy=dy, fontSize=10, clip=True)
+    now = alt.Chart(alt.NamedData("now")).mark_rule(strokeWidth=2).encode(x=x)
     rule = mark.mark_rule(strokeDash=[1, 2], strokeWidth=1.4).encode(color=_given())
     return [rule, words.encode(y=alt.value(0), text="text:N", color=_given()), now]
 
 
 def _map(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
-    legend = alt.Legend(title=None, orient="right", gradientLength=90, gradientThickness=10, tickCount=3, format="~g")
+    legend = alt.Legend(title=None, orient="right", gradientLength=90, gradientThickness=10, tickCount=3, labelExpr=SHORT_NUMBER)
     scale = alt.Scale(type="log" if logarithmic else "linear", scheme=GRADIENT, nice=False)
-    rect = alt.Chart(alt.NamedData("cells")).mark_rect(stroke=None, clip=True)
+    # Edges of the cells' own colour: without them the background shines through between.
+    rect = alt.Chart(alt.NamedData("cells")).mark_rect(clip=True, stroke=alt.ExprRef("scale('color', datum.value)"), strokeWidth=0.6)
     rect = rect.encode(
         x=_steps(),
         x2="next:Q",
-        y=alt.Y("row:O", title=None, sort=None, axis=alt.Axis(labelLimit=110, labelFontSize=10)),
+        y=alt.Y("row:O", title=None, sort=None, scale=alt.Scale(range=BELOW_HEAD[::-1]), axis=alt.Axis(labelLimit=110, labelFontSize=10)),
         color=alt.Color("value:Q", scale=scale, legend=legend),
     )
     zoom = alt.selection_interval(bind="scales", encodings=["x"], name="zoom")
-    return alt.layer(rect.add_params(zoom), *_marks(_steps())).properties(height=HEIGHT)
+    return _ending(alt.layer(rect.add_params(zoom), *_marks(_steps())).properties(height=HEIGHT))
 
 
 def _picture(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
     *rows, column = variable.dims[:-2] or ("sample",)
     place = dict(sort=None, axis=alt.Axis(labelAngle=0, domain=False, ticks=False, grid=False))
-    image = alt.Chart(alt.NamedData("pictures")).mark_image(width=PICTURE, height=PICTURE)
+    size = alt.ExprRef("min(bandwidth('x'), bandwidth('y'))")
+    image = alt.Chart(alt.NamedData("pictures")).mark_image(width=size, height=size)
     y = alt.Y("row:O", title=" and ".join(rows) or None, scale=alt.Scale(paddingInner=0.06), **place)
     x = alt.X("column:O", title=column, scale=alt.Scale(paddingInner=0.06), **place)
     return image.encode(x=x, y=y, url="url:N").properties(width=alt.Step(PICTURE + 6), height=alt.Step(PICTURE + 6))
@@ -159,7 +193,8 @@ def _picture(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
 
 def _histogram(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
     bars = alt.Chart(alt.NamedData("bars")).mark_area(interpolate="step-after", opacity=0.28, line=True)
-    x = alt.X("low:Q", title=wrapped(axis_title(gauge, variable), 46), scale=alt.Scale(nice=False, zero=False), axis=alt.Axis(format="~g"))
+    title, axis = wrapped(axis_title(gauge, variable), 32), alt.Axis(tickCount=5, labelExpr=NUMBER, grid=False)
+    x = alt.X("low:Q", title=title, scale=alt.Scale(nice=False, zero=False), axis=axis)
     y = alt.Y("share:Q", title="share of values", axis=alt.Axis(format="%", tickCount=4), stack=None)
     return bars.encode(x=x, y=y, detail="line:N", color=_given()).properties(height=HEIGHT)
 
@@ -229,10 +264,10 @@ def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
         finite = values[np.isfinite(values)]
         low, high = min([low, *([finite.min()] if finite.size else [])]), max([high, *([finite.max()] if finite.size else [])])
         if is_reference:
-            references += _lines(track, steps, np.nanmedian(values, 0)[None] if values.size else values[:1], SHIPPED, MOST)
+            references += _lines(track, steps, middle(values)[None], SHIPPED, MOST)
         elif shown.bands and len(values) > 1:
             bands += _band(track, steps, values, MOST // 2)
-            lines += _lines(track, steps, np.median(values, 0)[None], colour(track), MOST)
+            lines += _lines(track, steps, middle(values)[None], colour(track), MOST)
         else:
             lines += _lines(track, steps, values, colour(track), most)
     levels = [level for level in levels_of(gauge, shown) if _is_near(level.value, low, high, logarithmic)]
@@ -240,9 +275,26 @@ def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
         "lines": _stacked(lines),
         "bands": _stacked(bands, ("step", "low", "high")),
         "references": _stacked(references),
-        "levels": {"value": np.array([level.value for level in levels]), "text": [level.text for level in levels]},
+        "levels": _with_sides(levels, low, high, logarithmic),
         **_marked(shown),
     }
+
+
+def middle(values: np.ndarray) -> np.ndarray:
+    """The median over runs of values (run, step), of those that are finite; NaN where none is."""
+    ordered = np.sort(np.where(np.isfinite(values), values, np.nan), axis=0)
+    count = np.isfinite(ordered).sum(0)
+    low, high = (np.take_along_axis(ordered, np.maximum(place, 0)[None], 0)[0] for place in ((count - 1) // 2, count // 2))
+    return np.where(count > 0, (low + high) / 2, np.nan)
+
+
+def _with_sides(levels: Sequence[Level], low: float, high: float, logarithmic: bool) -> Table:
+    """Levels with their words shifted down where they stand in the upper half of the axis, else up."""
+    values = np.array([level.value for level in levels], float)
+    drawn = np.array([*values, *(each for each in (low, high) if math.isfinite(each))])
+    heights_ = np.log(drawn) if logarithmic else drawn
+    upper = heights_ > (heights_.min() + heights_.max()) / 2 if drawn.size else np.empty(0, bool)
+    return {"value": values, "text": [level.text for level in levels], "shift": np.where(upper[: len(values)], 8, -7)}
 
 
 def _is_near(value: float, low: float, high: float, logarithmic: bool) -> bool:
@@ -301,7 +353,7 @@ def marks_of(track: Track, last: int) -> list[tuple[int, str]]:
             found.append((change.step, change.knob, change.old, change.new))
         else:
             found[place] = (*found[place][:3], change.new)
-    marks = [(step, f"{knob} {_word(old)} → {_word(new)}") for step, knob, old, new in found]
+    marks = [(step, f"{knob} {_word(old)} → {_word(new)}") for step, knob, old, new in found if old != new]
     lost = np.asarray(track.diverged)
     return marks + [(int(step), "diverged") for step in np.unique(lost[lost >= 0])]
 
@@ -315,15 +367,30 @@ def _word(value: Any) -> str:
 def _marked(shown: Shown) -> dict[str, Table]:
     found = [(step, text, colour(track)) for track in shown.tracks for step, text in marks_of(track, shown.last) if step <= shown.last]
     found.sort(key=lambda mark: mark[0])
+    steps = np.array([step for step, *_ in found], float)
+    late = steps > shown.last / 2
     return {
         "marks": {
-            "step": np.array([step for step, *_ in found], float),
+            "step": steps,
             "text": [text for _, text, _ in found],
             "colour": [hue for *_, hue in found],
-            "row": np.arange(len(found)) % MARK_ROWS,
+            "late": late,
+            "row": _in_rows(steps, late, [LETTER * len(text) / PLOT * shown.last for _, text, _ in found]),
         },
         "now": {"step": np.array([] if shown.now is None else [shown.now], float)},
     }
+
+
+def _in_rows(steps: np.ndarray, late: np.ndarray, lengths: Sequence[float]) -> np.ndarray:
+    """For each mark the row in which its words overlap fewest others, the first of these; words of late marks stand to the left."""
+    rows: list[list[tuple[float, float]]] = [[] for _ in range(MARK_ROWS)]
+    found = []
+    for step, is_late, length in zip(steps, late, lengths, strict=True):
+        start, end = (step - length, step) if is_late else (step, step + length)
+        crowded = [sum(start < other_end and end > other for other, other_end in row) for row in rows]
+        found.append(int(np.argmin(crowded)))
+        rows[found[-1]].append((start, end))
+    return np.array(found, int)
 
 
 def _cells(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
@@ -388,7 +455,7 @@ def _bars(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
         _, values = track.series(variable.name, None if shown.until is None else shown.until + 1)
         latest = values[:, -1].ravel().astype(float) if values.shape[1] else np.empty(0)
         newest[track.number] = latest[np.isfinite(latest)] / (255 if variable.dtype == "uint8" else 1)
-    everything = np.concatenate(list(newest.values()))
+    everything = np.concatenate([np.empty(0), *newest.values()])
     if not everything.size:
         return {"bars": _stacked([], ("low", "share"))}
     edges = np.histogram_bin_edges(everything, BINS)
