@@ -199,6 +199,24 @@ def run_all(page: Any, seconds: float = 300.0) -> list[dict[str, Any]]:
     return page.evaluate(RUN_ALL, seconds)
 
 
+def there(page: Any) -> Any:
+    """The live panel of the page, once its first chart has been drawn."""
+    panel = page.locator(".wb-panel")
+    panel.locator(".wb-card canvas").first.wait_for(timeout=60_000)
+    return panel
+
+
+def press(panel: Any, name: str) -> None:
+    """Clicks on a button of the panel."""
+    panel.locator(f"[data-press={name}]").click()
+
+
+def reach(page: Any, step: int) -> None:
+    """Waits until the panel says that it has come to a step."""
+    there = "n => Number(/step (\\d+)/.exec(document.querySelector('.wb-where').textContent)?.[1]) >= n"
+    page.wait_for_function(there, arg=step, timeout=60_000)
+
+
 def screenshot(page: Any, name: str) -> Path:
     """A picture of what is seen of the page, in the folder that STABILITY_WORKBENCH_ARTEFACTS names, else in build/screenshots."""
     folder = Path(os.environ.get("STABILITY_WORKBENCH_ARTEFACTS") or ROOT / "build" / "screenshots")

@@ -1,6 +1,6 @@
 """The notebooks in JupyterLab and Notebook 7, as a person sees them, without a network."""
 
-from browser import open_notebook, run_all, screenshot, write_notebook
+from browser import open_notebook, press, reach, run_all, screenshot, there, write_notebook
 from PIL import Image
 
 from workbench.lab import TOUR
@@ -31,11 +31,13 @@ def test_a_failed_cell_is_seen(lab, page):
     assert (failed(cells), not_run(cells)) == (["division by zero"], ["2"])
 
 
-def test_a_notebook_runs_in_notebook_7(notebook7, page):
-    write_notebook(notebook7.folder / "studies.ipynb", "import workbench as wb\n\nwb.studies()")
-    open_notebook(page, notebook7, "studies.ipynb")
+def test_the_panel_trains_in_notebook_7(notebook7, page):
+    call = "wb.explore('entropy_collapse', width=16, depth=1, context=16, batch=4)"
+    write_notebook(notebook7.folder / "panel.ipynb", f"import workbench as wb\n\npanel = {call}\npanel")
+    open_notebook(page, notebook7, "panel.ipynb")
     cells = run_all(page)
     assert (failed(cells), not_run(cells)) == ([], [])
-    assert page.get_by_text("entropy_collapse").first.is_visible()
+    press(there(page), "run")
+    reach(page, 40)
     assert page.outside == []
     assert page.errors == []

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from browser import screenshot, write_notebook
+from browser import press, reach, screenshot, there, write_notebook
 from PIL import Image
 
 from workbench.lab import TOUR
@@ -39,6 +39,12 @@ def test_the_tour_runs_as_a_page_without_code_and_asks_nothing_of_a_network(cour
     visit(TOUR)
     assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0
     assert page.get_by_text("Traceback (most recent call last)").all_text_contents() == []
+    panel = there(page)
+    panel.get_by_label("preset").select_option("saved by QK-norm")
+    reach(page, 0)
+    press(panel, "run")
+    reach(page, 40)
+    page.wait_for_function("() => document.querySelector('.wb-vega').getAttribute('aria-label').includes('at step')")
     assert page.outside == []
     assert page.errors == []
     assert len(Image.open(screenshot(page, "tour_as_a_page")).getcolors(1 << 24)) > 50

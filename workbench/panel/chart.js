@@ -82,7 +82,8 @@ class Chart {
     const make = async (node, spec) => {
       const sized = inked(spec, this.options.dark());
       if (!JSON.stringify(sized.params ?? []).includes('"last"')) sized.params = [...(sized.params ?? []), { name: "last", value: 1 }];
-      if (this.chart.kind !== "picture") Object.assign(sized, { width: this.width(), autosize: { type: "fit-x", contains: "padding" } });
+      this.fitted = this.width();
+      if (this.chart.kind !== "picture") Object.assign(sized, { width: this.fitted, autosize: { type: "fit-x", contains: "padding" } });
       const made = await this.embed(node, sized, { renderer: "canvas", actions: false, ast: this.options.interpreted, mode: "vega-lite" });
       return made.view;
     };
@@ -92,8 +93,9 @@ class Chart {
     old?.finalize();
     oldStrip?.finalize();
     this.make = make;
-    if (this.gone) this.dispose();
-    else await this.paint();
+    if (this.gone) return this.dispose();
+    await this.paint();
+    await this.fit();
   }
 
   put(tables, last) {
@@ -174,7 +176,7 @@ class Chart {
     const { lines, references, cells } = this.tables;
     this.readout.replaceChildren();
     if (cells && step !== null) return this.readCells(cells, step);
-    if (!lines) return;
+    if (!lines?.rows) return;
     const at = step ?? this.last;
     this.readout.append(element("span", { class: "wb-faint" }, `step ${Math.round(at)}`));
     for (const table of [lines, references].filter(Boolean)) {

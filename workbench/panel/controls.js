@@ -75,7 +75,9 @@ class Control {
     this.range.addEventListener("change", () => this.drop());
     this.range.addEventListener("keydown", (event) => this.nudge(event));
     this.number = element("input", { type: "text", inputmode: "decimal", class: "wb-number", "aria-label": `${this.spoken()}, value` });
-    this.number.addEventListener("change", () => this.send(Number(this.number.value)));
+    const commit = () => this.send(Number(this.number.value));
+    this.number.addEventListener("change", commit);
+    this.number.addEventListener("keydown", (event) => event.key === "Enter" && commit());
     return [this.range, this.number];
   }
 

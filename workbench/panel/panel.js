@@ -62,9 +62,10 @@ class Panel {
     this.glance = element("span", { class: "wb-glance", role: "status", "aria-live": "polite" });
     this.message = element("div", { class: "wb-message", role: "status" });
     this.problem = element("div", { class: "wb-problem", role: "alert" });
+    this.working = element("div", { class: "wb-line", hidden: true }, [element("progress", { max: 1, "aria-label": "training again" }), element("span", { class: "wb-faint" })]);
     this.offer = element("div", { class: "wb-offer", role: "alert" });
     this.guess = element("div", { class: "wb-guess", role: "group", "aria-label": "prediction" });
-    return element("div", { class: "wb-said" }, [element("div", { class: "wb-line" }, [this.where, this.glance]), this.problem, this.offer, this.guess, this.message]);
+    return element("div", { class: "wb-said" }, [element("div", { class: "wb-line" }, [this.where, this.glance]), this.working, this.problem, this.offer, this.guess, this.message]);
   }
 
   left() {
@@ -149,7 +150,8 @@ class Panel {
     this.device.textContent = s.replay ? s.device : `on ${s.device}`;
     this.where.textContent = `${s.branches.find((b) => b.selected)?.name ?? ""} · step ${s.step}${s.past ? ` of ${s.end}` : ""}${s.running ? ` · ${figure(s.speed)} steps/s` : ""}`;
     this.speak(s);
-    this.line(this.message, s.working ? `Training again to step ${s.working.goal} …` : s.message);
+    this.line(this.message, s.working ? "" : s.message);
+    this.progress(s.working);
     this.trouble(s);
     this.offered(s.offer);
     this.asked(s);
@@ -181,6 +183,14 @@ class Panel {
     if (!text || node.dataset.text === text) return;
     node.dataset.text = text;
     node.replaceChildren(text, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
+  }
+
+  progress(working) {
+    this.working.hidden = !working;
+    if (!working) return;
+    const { from = 0, goal } = working, reached = working.reached ?? from;
+    this.working.firstChild.value = (reached - from) / Math.max(1, goal - from);
+    this.working.lastChild.textContent = ` training again from step ${from}: ${reached} of ${goal}; Pause breaks it off`;
   }
 
   trouble(s) {
