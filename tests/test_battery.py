@@ -1,5 +1,6 @@
 """The conformance battery: every study passes, and each kind of fault is caught with a sentence that says what to do."""
 
+import importlib
 import sys
 import types
 from dataclasses import replace
@@ -32,9 +33,10 @@ from workbench import noise
 from workbench.catalogue import entries, find
 from workbench.claim import Claim
 from workbench.design import grid
+from workbench.gauge import Gauge, Level
 from workbench.knobs import Knobs, knob
 from workbench.probe import probe
-from workbench.study import Budget, Event, Moment, Phase, Preset
+from workbench.study import Budget, Event, Moment, Phase, Prediction, Preset, Published
 from workbench.testing import (
     CHECKS,
     DECLARED,
@@ -104,6 +106,10 @@ def dear(m):
     return m.loss
 
 
+def asked(question="Up?", answers=("yes", "no"), outcome=lambda record: 0, steps=10):
+    return Prediction(question, answers, outcome, steps)
+
+
 FULL = Budget(grid(seed=range(4)), 5)
 SAYINGS = {
     "no docstring": (dict(module=module_with(None, "silent")), "lacks the field 'Question'; write a line that begins with 'Question.'"),
@@ -139,6 +145,27 @@ SAYINGS = {
     "an unknown slug": (dict(claims=(claim_of(slug="perpetual-motion"),)), "has slug 'perpetual-motion', which is not in the atlas"),
     "an unfounded claim": (dict(claims=(claim_of(threshold_source=""),)), "lacks a statement, threshold_source, paired or units"),
     "no threshold": (dict(claims=(claim_of(threshold=float("nan")),)), "has the threshold nan; give a finite number"),
+    "a gauge twice": (dict(gauges=(Gauge("loss"), Gauge("loss", title="again"))), "The name 'loss-curve' stands for more than one gauge"),
+    "a gauge of nothing": (dict(gauges=(Gauge("accuracy"),)), "There is no variable 'accuracy', which gauge 'accuracy-curve' shows"),
+    "a gauge over nothing": (dict(gauges=(Gauge("loss", over={"head": "min"}),)), "reduces over 'head', which 'loss' lacks; it has none"),
+    "a picture of a number": (dict(gauges=(Gauge("loss", "picture"),)), "is a picture of 'loss', whose last dimensions are not y and x"),
+    "a map of a number": (dict(gauges=(Gauge("loss", "map"),)), "is a map of 'loss', which has no dimension to make rows of"),
+    "a gauge with a long title": (dict(gauges=(Gauge("loss", title="l" * 81),)), "give it one line of at most 80 letters"),
+    "a question without choice": (dict(predictions=(asked(answers=("yes",)),)), "lacks a question or two answers that differ"),
+    "a question with one answer twice": (
+        dict(predictions=(asked(answers=("a", "b", "a")),)),
+        "lacks a question or two answers that differ",
+    ),
+    "a question without words": (dict(predictions=(asked(" "),)), "lacks a question or two answers that differ"),
+    "a question settled at once": (dict(predictions=(asked(steps=0),)), "is settled after 0 steps; it must be at least 1"),
+    "a published number of nothing": (
+        dict(published=(Published("accuracy", 1.0, "best", "paper"),)),
+        "There is no variable 'accuracy', for",
+    ),
+    "a published number from nowhere": (
+        dict(published=(Published("loss", 1.0, "best", ""),)),
+        "lacks a text or a source, or is not finite",
+    ),
     "a phase twice": (dict(phases=(Phase("a"), Phase("a"))), "The name 'a' stands for more than one phase"),
     "a phase of no length": (dict(phases=(Phase("a", 0.0), Phase("b"))), "Every phase needs a share above 0"),
 }
@@ -441,6 +468,12 @@ READINGS = {
     "an effect that fails": (dict(claims=(claim_of(failing),)), "There is no variable 'momentum'"),
     "an event that fails": (dict(events=(Event("last", failing, "1", "doc"),)), "There is no variable 'momentum'"),
     "an event of the wrong length": (dict(events=(Event("last", lambda r: r.wb["loss"][0], "1", "doc"),)), "conflicting sizes"),
+    "an outcome beyond the answers": (
+        dict(predictions=(asked(outcome=lambda record: 2),)),
+        "The outcome of prediction 'Up?' is 2; it must",
+    ),
+    "an outcome that is no place": (dict(predictions=(asked(outcome=lambda record: 0.5),)), "must be the place of one of its 2 answers"),
+    "an outcome that fails": (dict(predictions=(asked(outcome=failing),)), "There is no variable 'momentum'"),
     "a silent summary": (dict(summary=lambda record: []), "The summary of the smoke record is []"),
     "a long summary": (dict(summary=lambda record: ["line"] * 7), "it must be one to 6 lines of text"),
     "a variable without values": (dict(probes=(empty,)), "Variable 'empty' has no finite value in the smoke record"),
@@ -471,6 +504,44 @@ def test_a_fork_that_is_no_twin_is_found():
         lanes, reason = False, "for the test"
 
     assert "differs between a run and its twin that changes nothing" in problems(RECORDED, replace(student, learner=Looped()))
+
+
+# Gauges
+
+
+def test_an_outcome_gets_the_record_of_one_run():
+    def of_one_run(record):
+        assert dict(record.sizes)["run"] == 1
+        return int(record.wb["loss"].isel(run=0, step=-1) < 0.4)
+
+    assert problems(RECORDED, replace(parabola, budgets=FOUR_SEEDS, predictions=(asked(outcome=of_one_run),))) == ""
+
+
+def test_a_study_s_gauges_are_drawn_or_those_of_its_default_probes():
+    gauges = (Gauge("loss", levels=lambda knobs: [Level("rate", knobs["lr"])], logarithmic=True), Gauge("weight", "histogram"))
+    assert problems(SHOWN, replace(parabola, gauges=gauges)) == problems(SHOWN, parabola) == problems(SHOWN, duel) == ""
+
+
+def test_a_gauge_with_nothing_to_draw_is_found():
+    assert "Gauge 'empty-histogram' is empty after a few steps" in problems(
+        SHOWN, replace(parabola, optional_probes=(empty,), gauges=(Gauge("empty", "histogram"),))
+    )
+
+
+def test_a_gauge_whose_levels_fail_is_found():
+    def fails(knobs):
+        return [Level("rate", knobs["momentum"])]
+
+    assert "KeyError" in problems(SHOWN, replace(parabola, gauges=(Gauge("loss", levels=fails),)))
+
+
+def test_a_chart_whose_tables_lack_a_field_or_are_ragged_is_found(monkeypatch):
+    made = importlib.import_module("workbench.views.gauges")
+    faulty = {"lines": {"step": np.zeros(2), "value": np.zeros(3), "line": ["a", "a"]}}
+    monkeypatch.setattr(made, "tables", lambda gauge, variable, shown: faulty)
+    found = problems(SHOWN, replace(parabola, gauges=(Gauge("loss"),)))
+    assert "Gauge 'loss-curve' draws 'colour' of the data 'lines', which its tables lack." in found
+    assert "The columns of the table 'lines' of gauge 'loss-curve' are not equally long." in found
 
 
 # The whole battery

@@ -58,6 +58,37 @@ def test_uniform_entropy_is_the_mean_over_causal_rows_and_log_of_the_patches():
     assert ec.uniform_entropy(xr.DataTree(images)).values[0] == pytest.approx(np.log(16))
 
 
+def test_gauges_draw_uniform_attention_of_their_knobs_and_a_tenth_of_it():
+    for row, entropy in (
+        (dict(data="text", context=32, patch=7), np.log(np.arange(1, 33)).mean()),
+        (dict(data="images", context=32, patch=4), np.log(49)),
+    ):
+        collapse, highest = ec.heights_to_compare(row)
+        assert (collapse.value, highest.value) == pytest.approx((entropy / 10, entropy))
+        assert (collapse.alarm, highest.alarm) == ("under", "")
+
+
+@pytest.mark.parametrize("knobs", [dict(data="text", context=16), dict(data="images", patch=14), dict(data="images", patch=4)])
+def test_attention_has_as_many_rows_as_the_model_has_tokens(knobs):
+    record = wb.run("entropy_collapse", steps=1, probes=["attention_map"], batch=2, width=16, depth=1, progress=False, **knobs)
+    (pictures,) = record.wb["attention_map"].isel(step=0).values
+    assert pictures.shape[-1] == pictures.shape[-2] == len(ec.coords(ec.Settings(**knobs))["y"])
+    rows = pictures.astype(float).sum(-1)
+    assert (abs(rows - 255) <= pictures.shape[-1] / 2).all()
+
+
+@pytest.mark.parametrize(("left", "answer"), [(0.6, 0), (0.51, 0), (0.49, 1), (0.11, 1), (0.09, 2), (0.0, 2)])
+def test_the_prediction_is_settled_by_the_mean_of_the_seeds(left, answer):
+    record = made(lambda name, lr, seed: left + 0.005 * (2 * seed - 1), loss).wb.where(qk_norm=True, lr=0.1)
+    assert ec.entropy_left(record) == answer
+
+
+def test_where_every_run_diverged_no_entropy_is_left():
+    record = made(share, loss).wb.where(qk_norm=True, lr=0.1)
+    record["every_10"].dataset["attention_entropy"].values[:, 1] = np.nan
+    assert ec.entropy_left(record) == 2
+
+
 def test_collapse_is_a_layer_under_a_tenth_of_uniform():
     step = ec.cells(made(share, loss), ec.collapse_step(made(share, loss)))
     assert step.sel(data="text", lr=0.1).values.tolist() == [10, 10]

@@ -106,6 +106,19 @@ def test_gradients_fall_with_size_and_rate():
     np.testing.assert_allclose(ls.gradient_over_rate(record), -1)
 
 
+@pytest.mark.parametrize(("logit", "answer"), [(3.0, 0), (29.0, 0), (31.0, 1), (299.0, 1), (301.0, 2), (np.nan, 2)])
+def test_the_prediction_is_settled_by_the_mean_of_the_largest_logits(logit, answer):
+    record = made(logit=lambda recipe, n, lr, seed: logit + seed - 4.5).wb.where(width=16, depth=1, lr=0.1, qk_norm=False)
+    assert record.sizes["run"] == 2 and ls.logit_reached(record) == answer
+
+
+def test_a_single_rate_says_nothing_about_sensitivity():
+    record = made(sizes=ls.SIZES[:1]).wb.where(lr=0.1, seed=4, qk_norm=False)
+    assert ls.summary(record) == ["1 run of 10 steps: 0 diverged. There is a single learning rate, and sensitivity compares several."]
+    several = made(sizes=ls.SIZES[:1]).wb.where(lr=[0.1, 0.01], qk_norm=False)
+    assert ls.summary(several)[0] == "4 runs of 10 steps: 0 diverged. LR sensitivity in nats, mean over seeds:"
+
+
 def test_warmup_of_any_length_is_warmup():
     record = made(sizes=ls.SIZES[:1])
     short = with_knobs(record, warmup=np.where(record["warmup"].values > 0, 10, 0))

@@ -117,12 +117,17 @@ class Experiment:
             track.labels = track.labels | self._renew(number)
 
     def advance(self) -> int:
-        """One update of the branches that are furthest behind; the number of updates made."""
+        """One update of the branches that are furthest behind; the number of updates made. One that raises an exception rests."""
         training = self.training
         behind = [n for n in training if self.tracks[n].step == min(self.tracks[m].step for m in training)]
         self.cursor = None
         for number in behind:
-            self._advance(number)
+            try:
+                self._advance(number)
+            except Exception as error:
+                self.resting.add(number)  # or it would stop the other branches at this step for ever
+                error.add_note(f"{self.tracks[number].name} stands at step {self.tracks[number].step} and rests.")
+                raise
         return len(behind)
 
     def change(self, **knobs: Any) -> Track:
@@ -136,7 +141,7 @@ class Experiment:
         if not new:
             self.carried = None
             return self.track
-        if self.track.step == 0 and self.track.parent is None and not self._branches(self.selected):
+        if self._is_untouched:
             self._restart(dict(self.row) | new)
             return self.track
         if fixed := [name for name in new if self._is_fixed(name)]:
@@ -149,6 +154,11 @@ class Experiment:
             return self.track
         self._change(self.selected, new)
         return self.track
+
+    def parts(self, **knobs: Any) -> bool:
+        """Whether `change` of these knobs begins another branch or run; InputError for a value that is not valid."""
+        new = self._checked(knobs)
+        return bool(new) and not self._is_untouched and (self.cursor is not None or any(map(self._is_fixed, new)))
 
     def twin(self, **knobs: Any) -> Track:
         """Fork the selected branch where it stands; the copy, with these knobs changed, is selected, and the original goes on."""
@@ -165,6 +175,9 @@ class Experiment:
             raise InputError(
                 f"Step {step} has not been reached; {self.track.name!r} stands at step {self.track.step}, go back to 0 to that."
             )
+        return self._travel(step)
+
+    def _travel(self, step: int) -> Iterator[int]:
         if step == self.track.step:
             self.cursor = None
             return
@@ -228,6 +241,11 @@ class Experiment:
     def layout_of(self, number: int) -> Layout:
         """The layout that the runs of a branch train in."""
         return self._layouts[number]
+
+    @property
+    def _is_untouched(self) -> bool:
+        """Whether the selected run has made no update, and nothing has branched off it."""
+        return self.track.step == 0 and self.track.parent is None and not self._branches(self.selected)
 
     def _branches(self, number: int) -> list[Track]:
         return [track for track in self.tracks.values() if track.parent is self.tracks[number]]
@@ -307,9 +325,12 @@ class Experiment:
 
     def _advance(self, number: int) -> None:
         track, chunk = self.tracks[number], self._chunks[number]
-        with torch.no_grad(), operations_on(self.threads):
-            for item in chunk.advance(track.step, track.step + 1):
-                _take(track, item)
+        try:
+            with torch.no_grad(), operations_on(self.threads):
+                for item in chunk.advance(track.step, track.step + 1):
+                    _take(track, item)
+        except torch.OutOfMemoryError as error:
+            raise InputError("This net does not fit into memory; take a smaller one.") from error
         if chunk.out_of_memory_at is not None:
             raise InputError(f"{len(track.seeds)} seeds of this net do not fit into memory; take fewer seeds or a smaller net.")
         if track.step % KEEP == 0 or self._is_lost(track):

@@ -45,6 +45,13 @@ def groups(study: Study) -> list[dict[str, Any]]:
     return [{"name": name, "controls": found[name]} for name in order]
 
 
+def seeds_of(value: Any) -> int:
+    """How many seeds, checked."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= max(SEEDS):
+        raise InputError(f"seeds is {value!r}; it must be a whole number from 1 to {max(SEEDS)}.")
+    return value
+
+
 def shared(study: Study, row: Mapping[str, Any], seeds: int) -> str:
     """Knobs as a short text: the study, and what differs from its defaults."""
     known = specs(study.knobs)
@@ -55,7 +62,7 @@ def shared(study: Study, row: Mapping[str, Any], seeds: int) -> str:
 def read_shared(study: Study, text: str) -> tuple[dict[str, Any], int]:
     """The row of knobs and the number of seeds that such a text describes; InputError for one of another study or with a wrong value."""
     try:
-        name, *parts = shlex.split(text)
+        name, *parts = shlex.split(str(text))
     except ValueError as error:
         raise InputError(f"The text {text!r} does not describe knobs; write one like '{study.name} lr=0.1 seeds=4'.") from error
     if name != study.name:
@@ -73,9 +80,7 @@ def read_shared(study: Study, text: str) -> tuple[dict[str, Any], int]:
             seeds = known["seeds"].parse(value)
         else:
             row[knob] = known[knob].parse(value)
-    if not 1 <= seeds <= max(SEEDS):
-        raise InputError(f"seeds is {seeds}; it must be from 1 to {max(SEEDS)}.")
-    return row, seeds
+    return row, seeds_of(seeds)
 
 
 def _written(value: Any) -> str:

@@ -8,7 +8,7 @@ from .. import opening
 from ..errors import InputError, unknown
 from ..gauge import Gauge, Level, default_gauges, title_of
 from ..glance import at_a_glance
-from ..history import Track
+from ..history import Series, Track, is_picture
 from ..progress import counted
 from ..record import save
 from ..schema import Change
@@ -16,7 +16,7 @@ from ..study import Prediction, Study
 from ..views import gauges as drawn
 from ..views.theme import word
 from . import words
-from .controls import SEEDS, read_shared, shared
+from .controls import read_shared, seeds_of, shared
 from .replay import Replay, nearest, settings_of, track_of, variables_of
 from .script import script
 
@@ -40,6 +40,11 @@ class Guess:
     answer: int | None = None
     until: int = 0
     outcome: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has been answered and not been judged."""
+        return self.answer is not None and self.outcome is None
 
 
 @dataclass
@@ -69,6 +74,7 @@ class Desk:
     logarithmic: dict[str, bool] = field(default_factory=dict)
     work: Iterator[int] | None = None
     goal: int = 0
+    reached: int | None = None
     _shipped: dict[tuple[Any, ...], Track] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +85,8 @@ class Desk:
         self.gauges: dict[str, Gauge] = {
             g.name: g for g in (*declared, *(replace(g, shown=g.shown and g.variable in standard) for g in others))
         }
+        for name in self.shown:
+            self.gauge_named(name)
         self.shown = self.shown or {g.name for g in self.gauges.values() if g.shown}
         self.logarithmic = {g.name: g.logarithmic for g in self.gauges.values()}
         self._measure()
@@ -97,14 +105,11 @@ class Desk:
 
     def run(self, until: int | None = None) -> None:
         """Train until it is paused, or up to a step; in a prediction-first panel ask before the first step."""
-        if self.predicting and self.source.step == 0 and self.guess is None and self.study.predictions:
-            self.guess = Guess(self.study.predictions[0])
+        if until is not None and _step_of(until) <= (here := self.source.track.step if not self.is_replay else self.source.step):
+            raise InputError(f"until is {until}, and it stands at step {here} already; give a later one.")
+        if self._asks():
             return
-        if self.asking:
-            raise InputError("Answer the question first, or switch 'predict first' off.")
-        if self.source.cursor is not None:
-            self.message = f"Nothing was changed at step {self.source.cursor}, so this is the same run: it goes on from its end."
-            self.source.select(self.source.selected)
+        self._to_the_end()
         if self.is_replay and self.source.at >= self.source.steps:
             self.source.at = 0
         self._wake()
@@ -116,9 +121,10 @@ class Desk:
 
     def step(self) -> None:
         """One step."""
-        if self.asking:
-            raise InputError("Answer the question first, or switch 'predict first' off.")
+        if self._asks():
+            return
         self.running = False
+        self._to_the_end()
         self._wake()
         self.advance()
 
@@ -136,9 +142,7 @@ class Desk:
         """Begin anew with so many seeds."""
         if self.is_replay:
             raise InputError("A replay shows the seeds that its record has.")
-        if count not in range(1, max(SEEDS) + 1):
-            raise InputError(f"seeds is {count}; choose from 1 to {max(SEEDS)}.")
-        self._begin({**self.source.row, **self.pending}, count)
+        self._begin({**self.source.row, **self.pending}, seeds_of(count))
 
     def load(self, text: str) -> None:
         """Begin anew with knobs given as a short text."""
@@ -147,13 +151,14 @@ class Desk:
 
     def set(self, **knobs: Any) -> None:
         """Change knobs of the selected branch, from its next step on."""
-        self.offer = None
-        if spent := self._spent(knobs):
-            self._offer(spent, knobs[spent])
-            knobs = {name: value for name, value in knobs.items() if name != spent}
+        spent = self._spent(knobs)
+        offer = self._offered(spent, knobs[spent]) if spent else None
+        knobs = {name: value for name, value in knobs.items() if name != spent}
+        if not self.is_replay and self.source.parts(**knobs):
+            self._has_room()
         before, was, step = dict(self.source.row), self.source.selected, self.source.step
         self.source.change(**knobs)
-        self.message = self._said(before, was, step)
+        self.offer, self.message = offer, self._said(before, was, step)
         self._wake_selected()
 
     def default(self, knob: str) -> None:
@@ -179,8 +184,10 @@ class Desk:
 
     def back(self, step: int) -> None:
         """Go to a step of the selected branch, training it again from the nearest kept state if need be."""
-        self.running, self.goal = False, step
-        self.work = self._arriving(self.source.travel(step), step)
+        step = _step_of(step)
+        way = self.source.travel(step)
+        self.running, self.offer, self.goal, self.reached = False, None, step, None
+        self.work = self._arriving(way, step)
 
     def latest(self) -> None:
         """Go to the end of the selected branch."""
@@ -192,7 +199,7 @@ class Desk:
     def select(self, number: int) -> None:
         """Select a branch; knobs then act on it."""
         self.source.select(number)
-        self.message = ""
+        self.message, self.offer = "", None
 
     def rest(self, number: int) -> None:
         """Let a branch rest, or go on."""
@@ -200,17 +207,21 @@ class Desk:
 
     def forget(self, number: int) -> None:
         """Remove a branch."""
+        was = self.source.selected
         self.source.forget(number)
-        self._wake_selected()
+        if self.source.selected != was:
+            self.offer = None
+            self._wake_selected()
 
     def pin(self) -> None:
         """Keep the curves of the selected branch as a reference, also over a reset."""
         track = self.source.track
         until = self.source.step
-        own = {name: track.series(name, until + 1) for name in track.variables if name in track.own}
         copy = replace(track, name=f"pinned: {words.of_branch(track, self.source.knobs)}", parent=None, start=0, own={}, changes=[])
-        for name, (steps, values) in own.items():
-            copy.own[name] = type(track.own[name]).of(steps.copy(), values.swapaxes(0, 1).copy())
+        for name in track.variables:
+            steps, values = track.series(name, until + 1)
+            if steps.size:
+                copy.own[name] = Series.of(steps.copy(), values.swapaxes(0, 1).copy())
         self.pins = [*self.pins, copy]
 
     def unpin(self) -> None:
@@ -242,8 +253,8 @@ class Desk:
 
     def speed(self, limit: float = 0.0) -> None:
         """Train at most so many steps a second; 0 is as fast as it goes."""
-        if not limit >= 0:
-            raise InputError(f"The limit is {limit}; give steps per second, or 0 for none.")
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 0:
+            raise InputError(f"The limit is {limit!r}; give steps per second, or 0 for none.")
         self.limit = float(limit)
 
     def predict(self) -> None:
@@ -266,8 +277,10 @@ class Desk:
         """Take one of the ways that are offered."""
         if self.offer is None or way not in self.offer.ways:
             raise unknown("way", way, self.offer.ways if self.offer else ())
-        chosen, self.offer = self.offer.ways[way], None
-        chosen()
+        offered = self.offer
+        offered.ways[way]()
+        if self.offer is offered:
+            self.offer = None
 
     def dismiss(self) -> None:
         """Take away what is said."""
@@ -294,9 +307,11 @@ class Desk:
     def python(self) -> str:
         """The Python that makes the same runs again."""
         if self.is_replay:
-            return f"import workbench as wb\n\nrecord = wb.open({self.study.name!r})\n"
+            return f"import workbench as wb\n\nrecord = wb.open({self.source.origin!r})\n"
         layouts = {number: self.source.layout_of(number).name for number in self.source.tracks}
-        return script(self.study.name, self.source.tracks.values(), self.source.knobs, layouts)
+        tracks, optional = self.source.tracks.values(), (self.source.variables[p.name] for p in self.study.optional_probes)
+        probes = [v.name for v in optional if not is_picture(v) and any(v.name in track.own for track in tracks)]
+        return script(self.study.name, tracks, self.source.knobs, layouts, probes)
 
     @property
     def shared(self) -> str:
@@ -312,12 +327,11 @@ class Desk:
         """Train one step; pauses where it was to, where a prediction can be judged, and where nothing is left to train."""
         made = self.source.advance() if self.source.training else 0
         if made == 0:
-            self.running = False
-            self.message = self.message or "Nothing is left to train: every branch has ended, diverged or rests."
-        if self.running and self.pause_at is not None and self.source.step >= self.pause_at:
-            self.running = False
-        if self.guess and self.guess.outcome is None and self.guess.answer is not None and self.source.step >= self.guess.until:
+            self.message = "Nothing is left to train: every branch has ended, diverged or rests."
+        if self.guess and self.guess.is_open and (made == 0 or self.source.step >= self.guess.until):
             self._judge(self.guess)
+        if made == 0 or (self.pause_at is not None and self.source.step >= self.pause_at):
+            self.running = False
         return made
 
     def seen(self, variable: str = "") -> drawn.Shown:
@@ -361,7 +375,7 @@ class Desk:
             "replay": self.is_replay,
             "device": self.device,
             "running": self.running,
-            "working": None if self.work is None else {"goal": self.goal},
+            "working": None if self.work is None else {"goal": self.goal, "reached": self.reached},
             "step": here.step,
             "end": here.steps if self.is_replay else here.track.step,
             "past": here.cursor is not None,
@@ -394,38 +408,39 @@ class Desk:
         ]
 
     def _begin(self, row: Mapping[str, Any], seeds: int) -> None:
-        self.running, self.offer, self.guess, self.message, self.problem, self.work = False, None, None, "", "", None
         number = self.source.begin(row, range(seeds))
+        self.running, self.offer, self.guess, self.message, self.problem, self.work = False, None, None, "", "", None
         for other in [n for n in reversed(list(self.source.tracks)) if n != number]:
             self.source.forget(other)
         self.pending = {}
 
     def _spent(self, knobs: Mapping[str, Any]) -> str:
         """A knob among these whose stretch of steps is over, so that changing it does nothing any more."""
-        row, step = self.source.row, self.source.step
-        for name, value in knobs.items():
-            begins = self.source.knobs[name].begins if name in self.source.knobs else ""
-            if begins and step > 0 and value != row[name] and step >= row[begins] + max(row[name], value):
+        row, step, known = self.source.row, self.source.step, self.source.knobs
+        for name in (name for name in knobs if name in known and known[name].begins and step > 0 and not self.is_replay):
+            value, begins = known[name].check(knobs[name]), known[name].begins
+            start = known[begins].check(knobs.get(begins, row[begins]))
+            if value != row[name] and step >= start + max(row[name], value):
                 return name
         return ""
 
-    def _offer(self, name: str, value: Any) -> None:
+    def _offered(self, name: str, value: Any) -> Offer:
         spec, row, step = self.source.knobs[name], self.source.row, self.source.step
         value = spec.check(value)
         ways: dict[str, Callable[[], Any]] = {}
         if value:
             ways["warm up again from here" if name == "warmup" else f"{name} again from here"] = lambda: self.set(
-                **{name: value, spec.begins: step}
+                **{name: value, spec.begins: self.source.step}
             )
         ways["twin from step 0"] = lambda: self._twin_from_start({name: value})
         ways["next run"] = lambda: self._next({name: value})
         over = row[spec.begins] + row[name]
         was = f"The {spec.name} was over at step {over}" if row[name] else f"This run began without {spec.name}"
-        self.offer = Offer(f"{was}; {word(value)} {spec.units}s now, at step {step}, would change nothing.", ways)
+        return Offer(f"{was}; {word(value)} {spec.units}s now, at step {step}, would change nothing.", ways)
 
     def _twin_from_start(self, knobs: Mapping[str, Any]) -> None:
-        self.running = False
-        self.goal = 0
+        self._has_room()
+        self.running, self.goal, self.reached = False, 0, None
 
         def arriving() -> Iterator[int]:
             yield from self.source.travel(0)
@@ -457,6 +472,20 @@ class Desk:
         if not self.is_replay and self.source.cursor is not None:
             self.message = f"{self.source.track.name} stands at step {step} again; what you change here begins a branch."
 
+    def _asks(self) -> bool:
+        """Whether a question comes first: it is asked before the first step, and has to be answered."""
+        if self.asking:
+            raise InputError("Answer the question first, or switch 'predict first' off.")
+        if self.predicting and self.source.step == 0 and self.guess is None:
+            self.guess = Guess(self.study.predictions[0])
+        return self.asking
+
+    def _to_the_end(self) -> None:
+        """Where one has gone back and changed nothing there is nothing to train again."""
+        if self.source.cursor is not None:
+            self.message = f"Nothing was changed at step {self.source.cursor}, so this is the same run: it goes on from its end."
+            self.source.select(self.source.selected)
+
     def _wake(self) -> None:
         """Nothing may train where everything rests: then the selected branch goes on."""
         if not self.source.training:
@@ -471,9 +500,7 @@ class Desk:
             raise InputError(f"There are {MOST_TRACKS} branches, as many as colours tell apart; remove one first.")
 
     def _judge(self, guess: Guess) -> None:
-        record = self.record()
-        if "branch" in record.coords:
-            record = record.wb.where(branch=self.source.track.name)
+        record = self.source.selection() if self.is_replay else self.record().wb.where(branch=self.source.track.name)
         guess.outcome = int(guess.asked.outcome(record))
 
     def _guessed(self, guess: Guess) -> dict[str, Any]:
@@ -544,6 +571,12 @@ class Desk:
             "changes": sorted({c.step for c in track.changes if c.step >= track.start}),
             "removable": len(here.tracks) > 1 and not any(t.parent is track for t in here.tracks.values()),
         }
+
+
+def _step_of(value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise InputError(f"The step is {value!r}; give a whole number.")
+    return int(value)
 
 
 COMMANDS: Sequence[str] = (

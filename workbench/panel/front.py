@@ -68,16 +68,18 @@ class Front(anywidget.AnyWidget):
                 self._slow_at, self.slow = now, {**about, "tables": {name: _tables(desk, name) for name in slow}}
 
     def _pressed(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
-        """Store what was pressed; the player's thread does the rest."""
-        if "view" in content:
-            self._views += content["view"]
+        """Store what was pressed; the player's thread does the rest. What no front of ours sends is passed over."""
+        if not isinstance(content, dict):
+            return
+        view, wanted, button, arguments = (content.get(name) for name in ("view", "ask", "button", "arguments"))
+        if view in (1, -1):
+            self._views += view
             if self._views <= 0:
                 self._player.ask(Task("pause"))
-        elif content.get("ask") in ("python", "shared"):
-            wanted = content["ask"]
+        elif wanted in ("python", "shared"):
             self._player.ask(Task(wanted, compute=lambda desk: self.send({"said": wanted, "text": getattr(desk, wanted)})))
-        elif content.get("button") in COMMANDS:
-            self._player.ask(Task(content["button"], content.get("arguments", {})))
+        elif button in COMMANDS and isinstance(arguments, dict | None):
+            self._player.ask(Task(button, arguments or {}))
 
 
 def _tables(desk: Desk, name: str) -> dict[str, Any]:

@@ -16,19 +16,22 @@ class Live(Protocol):
 
 
 _open: "weakref.WeakSet[Any]" = weakref.WeakSet()
-_of_cell: dict[str, "weakref.ref[Any]"] = {}
+_of_cell: "dict[str, tuple[Any, weakref.WeakSet[Any]]]" = {}
 
 
 def opened(panel: Live) -> None:
-    """Pause this panel when the kernel is interrupted; close the one that the same cell opened before."""
+    """Pause this panel when the kernel is interrupted; close those that the same cell opened when it ran before."""
     shell = _shell()
     if shell is None:
         return
-    cell = _cell(shell)
-    earlier = _of_cell[cell]() if cell in _of_cell else None
-    if earlier is not None:
-        earlier.close()
-    _of_cell[cell] = weakref.ref(panel)
+    cell, now = _cell(shell), getattr(shell, "execution_count", None)
+    count, panels = _of_cell.get(cell, (now, weakref.WeakSet()))
+    if now is None or count != now:
+        for earlier in panels:
+            earlier.close()
+        panels = weakref.WeakSet()
+    panels.add(panel)
+    _of_cell[cell] = now, panels
     if not _open:
         _watch(shell)
     _open.add(panel)

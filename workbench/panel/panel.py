@@ -9,10 +9,11 @@ import xarray as xr
 
 from .. import opening
 from ..catalogue import find
-from ..errors import InputError
+from ..errors import InputError, unknown
 from ..knobs import specs
 from ..study import Study
 from . import interrupts
+from .controls import seeds_of
 from .desk import Desk
 from .player import Player, Task
 from .replay import Replay
@@ -28,7 +29,12 @@ class Values(MutableMapping[str, Any]):
         self._panel = panel
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self:
+            raise unknown("knob", name, self)
         return self._panel.desk.source.row[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._panel.desk.source.knobs
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._panel.press("set", **{name: value})
@@ -118,11 +124,15 @@ class Panel:
         return busy["publishing"] / max(sum(busy.values()), 1e-9)
 
     def _ask(self, task: Task) -> Any:
-        return self._player.ask(task).result(PATIENCE)
+        try:
+            return self._player.ask(task).result(PATIENCE)
+        except TimeoutError as error:
+            raise InputError(f"{task.name!r} takes longer than {PATIENCE:g} s and goes on; panel.pause() breaks it off.") from error
 
     def _publish(self) -> None:
-        if self.front is not None:
-            self.front.take(self.desk, self._player.speed)
+        front = self.front  # which another thread may take away meanwhile
+        if front is not None:
+            front.take(self.desk, self._player.speed)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         from .front import front_of
@@ -156,17 +166,38 @@ def explore(
     show instead of the usual ones. Raises InputError for anything that cannot be opened.
     """
     record = study if isinstance(study, xr.DataTree) else None
-    found = find(record.attrs["study"]) if record is not None else find(study) if isinstance(study, str) else study
+    found = _study(study)
     row = _row(found, preset, knobs)
     if record is None and replay:
-        record = opening.open_record(found.name if replay is True else replay)
-    if not (isinstance(memory, int) and memory > 0):
+        record = _record(found, replay)
+    if isinstance(memory, bool) or not (isinstance(memory, int) and memory > 0):
         raise InputError(f"memory is {memory!r}; give a whole number of megabytes above 0.")
+    if predict and not found.predictions:
+        raise InputError(f"predict is {predict!r}, and study {found.name!r} has no question to ask; open it without.")
     source, where = _replay(found, record, row) if record is not None else _experiment(found, row, seeds, device, memory)
-    desk = Desk(found, source, where, shown=set(gauges), predicting=predict)
-    for name in gauges:
-        desk.gauge_named(name)
-    return Panel(desk)
+    shown = {gauges} if isinstance(gauges, str) else set(gauges)
+    return Panel(Desk(found, source, where, shown=shown, predicting=predict))
+
+
+def _study(given: Any) -> Study:
+    if isinstance(given, Study):
+        return given
+    if isinstance(given, xr.DataTree):
+        if "study" not in given.attrs:
+            raise InputError("The DataTree is no record of a study; open one with wb.open, or make one with wb.run.")
+        return find(str(given.attrs["study"]))
+    if not isinstance(given, str):
+        raise InputError(f"study is {given!r}; give a study's name, a Study or a record.")
+    return find(given)
+
+
+def _record(study: Study, replay: Any) -> xr.DataTree:
+    if not isinstance(replay, bool | str | Path):
+        raise InputError(f"replay is {replay!r}; give True for the shipped record, or the path of one.")
+    record = opening.open_record(study.name if replay is True else replay)
+    if record.attrs.get("study") != study.name:
+        raise InputError(f"{str(replay)!r} is a record of study {record.attrs.get('study')!r}, not of {study.name!r}; explore that one.")
+    return record
 
 
 def _row(study: Study, preset: str | None, knobs: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,11 +210,9 @@ def _experiment(study: Study, row: Mapping[str, Any], seeds: int, device: str, m
     from ..engine import devices
     from ..engine.experiment import Experiment, device_named, horizon
 
-    if isinstance(seeds, bool) or seeds not in range(1, 17):
-        raise InputError(f"seeds is {seeds!r}; it must be a whole number from 1 to 16.")
-    place = device_named(device)
+    count, place = seeds_of(seeds), device_named(str(device))
     free = [p.name for p in study.probes if p.cost == "free"]
-    experiment = Experiment(study, row, range(seeds), steps=horizon(study), measured=free, device=place, memory=memory * MEGABYTE)
+    experiment = Experiment(study, row, range(count), steps=horizon(study), measured=free, device=place, memory=memory * MEGABYTE)
     return experiment, devices.called(place)
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
@@ -50,7 +51,7 @@ class Player(Thread):
                 task.done.set_exception(InputError("This panel is closed; open another one with wb.explore."))
                 return task.done
             last = self._tasks[-1] if self._tasks else None
-            if last and task.name == last.name == "set" and task.arguments.keys() == last.arguments.keys():
+            if last and task.name == last.name == "set" and set(task.arguments) == set(last.arguments):
                 self._tasks.pop()
                 task.done.add_done_callback(lambda outcome: _pass_on(outcome, last.done))
             self._tasks.append(task)
@@ -77,10 +78,13 @@ class Player(Thread):
             if task is not None:
                 self._carry_out(task)
             elif self.desk.work is not None:
-                self._guarded(self._work)
+                self._work()
             elif self.desk.running and time.monotonic() >= self._next_step:
-                self._guarded(self._step)
-            if task is not None or time.monotonic() - self._published >= 1 / HZ:
+                self._step()
+            else:
+                continue
+            is_idle = not (self.desk.running or self.desk.work)
+            if task is not None or is_idle or time.monotonic() - self._published >= 1 / HZ:
                 self._publish()
         self._settle(InputError("This panel is closed; open another one with wb.explore."))
 
@@ -116,7 +120,9 @@ class Player(Thread):
             self._refuse(task, error)
             return
         if task.name == "pause":
-            self._settle(InputError("It was broken off."))
+            self._settle(InputError("It was broken off by a pause; press it again if it is still wanted."))
+        if task.name in ("run", "speed"):
+            self._next_step = 0.0  # a slow pace must not hold up a faster one
         if self.desk.work is not None:
             self._arriving.append(task)
         else:
@@ -134,15 +140,15 @@ class Player(Thread):
     def _work(self) -> None:
         assert self.desk.work is not None
         try:
-            next(self.desk.work)
+            self.desk.reached = next(self.desk.work)
             return
         except StopIteration:
             self.desk.work = None
+            self._settle(None)
         except Exception as error:
             self.desk.work = None
+            self._say(error)
             self._settle(error)
-            raise
-        self._settle(None)
         self._published = 0.0
 
     def _settle(self, error: Exception | None) -> None:
@@ -156,22 +162,25 @@ class Player(Thread):
         now = time.monotonic()
         limit = self.desk.limit or getattr(self.desk.source, "pace", 0.0)
         self._next_step = max(self._next_step, now - 1 / HZ) + 1 / limit if limit else 0.0
-        self.desk.advance()
+        try:
+            self.desk.advance()
+        except Exception as error:
+            self._say(error)
         self._times.append(now)
         self.busy["training"] += time.perf_counter() - began
 
-    def _guarded(self, do: Callable[[], None]) -> None:
-        try:
-            do()
-        except InputError as error:
-            self.desk.running, self.desk.message = False, str(error)
-        except Exception as error:
+    def _say(self, error: Exception) -> None:
+        """Pause, and show why; what was said first is there when a pause is seen."""
+        if isinstance(error, InputError):
+            self.desk.message, self.desk.running = str(error), False
+        else:
             self._trouble(error)
 
     def _trouble(self, error: Exception) -> None:
-        self.desk.running = False
         where = traceback.extract_tb(error.__traceback__)[-1]
-        self.desk.problem = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno} of {where.filename.rsplit('/', 1)[-1]})"
+        at = f"({where.name}, line {where.lineno} of {Path(where.filename).name})"
+        self.desk.problem = " ".join([f"{type(error).__name__}: {error} {at}", *getattr(error, "__notes__", ())])
+        self.desk.running = False  # last: who waits for a pause then reads why
 
     def _publish(self) -> None:
         began = time.perf_counter()

@@ -3,11 +3,13 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from .. import places
 from ..design import axes
 from ..errors import InputError, unknown
 from ..history import Series, Track
@@ -18,6 +20,7 @@ from ..study import Study
 
 SECONDS = 10.0  # in which a whole record goes by
 SETTING = "setting"
+BRANCH = "branch"
 
 
 class Replay:
@@ -37,7 +40,10 @@ class Replay:
         self.cursor: int | None = None
         self._made = 0
         self.tracks: dict[int, Track] = {}
-        self.selected = self._add(nearest(self.settings, row))
+        self._settings: dict[int, Setting] = {}
+        for branch in self.settings if BRANCH in record.coords else ():
+            self._add(branch)
+        self.selected = 1 if self.tracks else self._add(nearest(self.settings, row))
 
     @property
     def track(self) -> Track:
@@ -60,6 +66,17 @@ class Replay:
         return list(self.tracks) if self.at < self.steps else []
 
     @property
+    def origin(self) -> str:
+        """What `wb.open` opens this record by: the study's name if it ships with the package, else its path."""
+        source = Path(self.record.encoding.get("source", f"{self.study.name}.nc"))
+        return self.study.name if source == places.datasets() / f"{self.study.name}.nc" else str(source)
+
+    def selection(self) -> xr.DataTree:
+        """The part of the record that is the selected setting."""
+        names = [*self.varied, *([BRANCH] if BRANCH in self.record.coords else [])]
+        return self.record.wb.where(**{name: self._settings[self.selected][name] for name in names})
+
+    @property
     def varied(self) -> list[str]:
         """The knobs in which settings differ."""
         return varied_in(self.settings)
@@ -76,24 +93,17 @@ class Replay:
 
     def change(self, **knobs: Any) -> Track:
         """Show the setting that has these values, or the nearest; InputError for a knob that does not vary in this record."""
-        varied = self.varied
-        for name in knobs:
-            if name not in self.knobs:
-                raise unknown("knob", name, self.knobs)
-            if name not in varied:
-                here = f"Every run of this record has {name} = {self.row[name]!r}"
-                raise InputError(f"{here}; perturb it in a live panel: wb.explore({self.study.name!r}).")
-        checked = {name: self.knobs[name].check(value) for name, value in knobs.items()}
+        checked = self._checked(knobs)
         found = nearest(self.settings, dict(self.row) | checked, first=list(checked))
         number = self.selected
-        self.tracks[number] = self._track(number, found)
+        self._show(number, found)
         return self.track
 
     def twin(self, **knobs: Any) -> Track:
         """Another setting beside the selected one."""
-        row = dict(self.row)
-        self.selected = self._add(nearest(self.settings, row))
-        return self.change(**knobs) if knobs else self.track
+        checked = self._checked(knobs)
+        self.selected = self._add(nearest(self.settings, dict(self.row) | checked, first=list(checked)))
+        return self.track
 
     def branch(self, **knobs: Any) -> Track:
         """Another setting beside the selected one."""
@@ -109,8 +119,7 @@ class Replay:
         """Go to a step."""
         if not 0 <= step <= self.steps:
             raise InputError(f"Step {step} is outside the record, which goes from step 0 to {self.steps}.")
-        self.at = step
-        yield step
+        return self._arriving(step)
 
     def nearest(self, step: int) -> int:
         """Every step is there."""
@@ -141,13 +150,29 @@ class Replay:
     def measure(self, names: Sequence[str]) -> None:
         """A record holds what it holds."""
 
+    def _checked(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        varied = self.varied
+        for name in knobs:
+            if name not in self.knobs:
+                raise unknown("knob", name, self.knobs)
+            if name not in varied:
+                here = f"Every run of this record has {name} = {self.row[name]!r}"
+                raise InputError(f"{here}; perturb it in a live panel: wb.explore({self.study.name!r}).")
+        return {name: self.knobs[name].check(value) for name, value in knobs.items()}
+
+    def _arriving(self, step: int) -> Iterator[int]:
+        self.at = step
+        yield step
+
     def _add(self, setting: "Setting") -> int:
         self._made += 1
-        self.tracks[self._made] = self._track(self._made, setting)
+        self._show(self._made, setting)
         return self._made
 
-    def _track(self, number: int, setting: "Setting") -> Track:
-        return track_of(self.record, setting, self.variables, number, f"{SETTING} {number}")
+    def _show(self, number: int, setting: "Setting") -> None:
+        name = setting.get(BRANCH, f"{SETTING} {number}")
+        self._settings[number] = setting
+        self.tracks[number] = track_of(self.record, setting, self.variables, number, name)
 
 
 class Setting(dict[str, Any]):
@@ -159,8 +184,8 @@ class Setting(dict[str, Any]):
 
 
 def settings_of(record: xr.DataTree, known: Mapping[str, Spec]) -> list[Setting]:
-    """The runs of a record by their knobs, those that differ only in the seed together."""
-    names = [name for name in known if name in record.coords]
+    """The runs of a record by their knobs and by the branch, if it has any; those that differ only in the seed together."""
+    names = [name for name in (*known, BRANCH) if name in record.coords]
     columns = {name: record[name].values.tolist() for name in names}
     found: dict[tuple[Any, ...], list[int]] = {}
     for run in range(record.sizes["run"]):
@@ -170,12 +195,12 @@ def settings_of(record: xr.DataTree, known: Mapping[str, Spec]) -> list[Setting]
 
 def varied_in(settings: Sequence[Setting]) -> list[str]:
     """The knobs in which settings differ."""
-    return [name for name in settings[0] if len({setting[name] for setting in settings}) > 1]
+    return [name for name in settings[0] if name != BRANCH and len({setting[name] for setting in settings}) > 1]
 
 
 def nearest(settings: Sequence[Setting], row: Mapping[str, Any], first: Sequence[str] = ()) -> Setting:
     """The setting with fewest other values than `row`, numbers counted by their distance; knobs of `first` count before all others."""
-    varied = varied_in(settings) or list(settings[0])
+    varied = varied_in(settings)
 
     def distance(setting: Setting) -> tuple[float, float]:
         each = {name: _apart(setting[name], row[name]) for name in varied if name in row}
@@ -205,7 +230,7 @@ def variables_of(record: xr.DataTree) -> dict[str, Variable]:
 
 def track_of(record: xr.DataTree, setting: Setting, variables: Mapping[str, Variable], number: int, name: str) -> Track:
     """The runs of a setting as a track that has been trained to its end."""
-    runs = list(setting.runs)
+    runs, row = list(setting.runs), {name: value for name, value in setting.items() if name != BRANCH}
     labels = {str(d): record.wb[v].indexes[d].tolist() for v in variables for d in record.wb[v].dims if d not in ("run", "step")}
     diverged = record["events"]["diverged_step"].values[runs]
     track = Track(
@@ -213,8 +238,8 @@ def track_of(record: xr.DataTree, setting: Setting, variables: Mapping[str, Vari
         name=name,
         kind=SETTING,
         seeds=tuple(record["seed"].values[runs].tolist()),
-        first=dict(setting),
-        row=dict(setting),
+        first=row,
+        row=row,
         variables=variables,
         labels=labels,
         step=int(record["events"]["steps_done"].values[runs].max()),

@@ -1,6 +1,6 @@
 """The Python that makes the runs of an experiment again: wb.run for each beginning, wb.fork for each change and branch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -8,29 +8,34 @@ from ..history import Track
 from ..knobs import Spec
 from ..schema import Change
 
+BEGINNING = -1
 
-def script(study: str, tracks: Iterable[Track], known: Mapping[str, Spec], layouts: Mapping[int, str]) -> str:
+
+def script(study: str, tracks: Iterable[Track], known: Mapping[str, Spec], layouts: Mapping[int, str], probes: Sequence[str] = ()) -> str:
     """Lines of Python, parents before their branches; a branch that has not trained yet is left out.
 
     One seed alone comes out the same to the last bit; several do up to rounding after the first fork, which trains each seed by itself.
     """
     lines = ["import workbench as wb", ""]
     latest: dict[tuple[int, int], str] = {}
-    for track in sorted(tracks, key=lambda track: track.number):
-        if track.step > track.start:
-            lines += _of_track(study, track, known, layouts[track.number], latest)
+    trained = [track for track in tracks if track.step > track.start]
+    roots = [above for track in trained for above in track.ancestors if above.parent is None]
+    for track in sorted({track.number: track for track in (*roots, *trained)}.values(), key=lambda track: track.number):
+        lines += _of_track(study, track, known, {"mode": layouts[track.number], **({"probes": list(probes)} if probes else {})}, latest)
     return "\n".join(lines) + "\n"
 
 
-def _of_track(study: str, track: Track, known: Mapping[str, Spec], layout: str, latest: dict[tuple[int, int], str]) -> list[str]:
+def _of_track(
+    study: str, track: Track, known: Mapping[str, Spec], measured: Mapping[str, Any], latest: dict[tuple[int, int], str]
+) -> list[str]:
     name, lines = _identifier(track.name), []
     own = [c for c in track.changes if c.step >= track.start]
     if track.parent is None:
         knobs = {k: v for k, v in track.first.items() if k in known and (v != known[k].default or known[k].follows)}
         seeds = list(track.seeds) if len(track.seeds) > 1 else track.seeds[0]
-        given = {**knobs, "seed": seeds, "steps": track.step, "mode": layout}
+        given = {**knobs, "seed": seeds, "steps": max(1, track.step), **measured}
         lines.append(f"{name} = wb.run({study!r}, {_arguments(given)})")
-        latest[track.number, 0] = name
+        latest[track.number, BEGINNING] = name
         source = name
     else:
         source = _before(track.parent, track.start, latest)
@@ -47,9 +52,9 @@ def _of_track(study: str, track: Track, known: Mapping[str, Spec], layout: str, 
 
 
 def _before(track: Track, step: int, latest: Mapping[tuple[int, int], str]) -> str:
-    """The name of the record that holds `step` of a branch with the knobs it then had."""
-    found = {at: name for (number, at), name in latest.items() if number == track.number and at <= step}
-    return found[max(found)]
+    """The name of the record that holds what came to `step` of a branch, before anything was changed there."""
+    found = {at: name for (number, at), name in latest.items() if number == track.number and at < step}
+    return found[max(found)] if found or track.parent is None else _before(track.parent, step, latest)
 
 
 def _fork(source: str, seeds: int, step: int, steps: int, knobs: Mapping[str, Any]) -> str:
