@@ -342,7 +342,7 @@ def test_all_that_is_shown_is_plain_values():
     desk.compare("published")
     desk.back(1)
     before = json.loads(json.dumps(desk.state()))
-    assert before["working"] == {"goal": 1, "reached": None}
+    assert before["working"] == {"from": 0, "goal": 1, "reached": 0}
     worked(desk)
     assert json.loads(json.dumps(desk.state()))["past"] and json.dumps(desk.choices())
 

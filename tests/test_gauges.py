@@ -202,6 +202,12 @@ def test_a_level_that_is_far_away_does_not_flatten_the_curve(logarithmic, near, 
     assert curve(own, gauge=gauge, logarithmic={gauge.name: logarithmic})["levels"]["value"].tolist() == near
 
 
+@pytest.mark.parametrize(("logarithmic", "drawn_then"), [(False, [0.0, 1e4]), (True, [1e4])])
+def test_before_anything_is_measured_levels_are_there_unless_a_logarithm_has_no_place_for_them(logarithmic, drawn_then):
+    gauge = Gauge("loss", levels=lambda knobs: [Level("zero", 0.0), Level("high", 1e4)])
+    assert curve(track(), gauge=gauge, logarithmic={gauge.name: logarithmic})["levels"]["value"].tolist() == drawn_then
+
+
 def test_words_of_a_level_stand_where_there_is_room():
     gauge = Gauge("loss", levels=lambda knobs: [Level("top", 10.0), Level("bottom", 0.0)])
     found = curve(measured(track(), "loss", range(11), float), gauge=gauge)["levels"]

@@ -25,6 +25,7 @@ from .lanes import LAYOUTS, Layout, Looped
 from .measuring import known
 from .plans import Plan, chunk_of, plan
 from .step import phase_at
+from .stream import fastest_device
 from .threads import ONE_AT_A_TIME, operations_on
 
 MEMORY = 128 * 2**20
@@ -90,12 +91,19 @@ class Experiment:
         """The branches that may advance."""
         return [n for n, track in self.tracks.items() if n not in self.resting and track.step < self.steps and not self._is_lost(track)]
 
-    def begin(self, row: Mapping[str, Any], seeds: Sequence[int]) -> int:
-        """A new run from step 0, selected; the others rest."""
+    def begin(self, row: Mapping[str, Any], seeds: Sequence[int], *, alone: bool = False) -> int:
+        """A new run from step 0, selected; the others rest, or are gone where it is to be `alone`."""
         chunk, layout, track = self._begun(dict(row), tuple(seeds))
+        if alone:
+            self._clear()
         self.resting |= set(self.tracks)
         self.carried = None
         return self._add(track, chunk, layout, State(0, chunk.run_states(), chunk.diverged.copy()))
+
+    def _clear(self) -> None:
+        for held in (self.tracks, self.resting, self._chunks, self._layouts):
+            held.clear()
+        self.shelf, self._made = Shelf(self.shelf.budget), 0
 
     def _restart(self, row: Mapping[str, Any]) -> None:
         """Other knobs for the selected run, which has made no update yet."""
@@ -445,11 +453,14 @@ def _take(track: Track, item: Slab | Progress) -> None:
             track.add(name, step, values[:, i])
 
 
-def device_named(name: str) -> torch.device:
-    """The device to experiment on: the GPU where there is one, for `auto`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return devices.usable(name, "auto or cpu")
+def device_for(study: Study, row: Mapping[str, Any], seeds: Sequence[int], name: str) -> torch.device:
+    """The device of this name; for `auto` the one that makes a step of these runs in the least time."""
+    if name != "auto":
+        return devices.usable(name, "auto or cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    rows = [dict(row) | {"seed": seed} for seed in seeds]
+    return fastest_device([plan(study, rows, LONGEST, device=torch.device(place)) for place in ("cpu", "cuda")])
 
 
 def horizon(study: Study) -> int:

@@ -74,7 +74,8 @@ class Desk:
     logarithmic: dict[str, bool] = field(default_factory=dict)
     work: Iterator[int] | None = None
     goal: int = 0
-    reached: int | None = None
+    origin: int = 0
+    reached: int = 0
     _shipped: dict[tuple[Any, ...], Track] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -186,7 +187,8 @@ class Desk:
         """Go to a step of the selected branch, training it again from the nearest kept state if need be."""
         step = _step_of(step)
         way = self.source.travel(step)
-        self.running, self.offer, self.goal, self.reached = False, None, step, None
+        self.running, self.offer, self.goal = False, None, step
+        self.origin = self.reached = self.source.nearest(step)
         self.work = self._arriving(way, step)
 
     def latest(self) -> None:
@@ -375,7 +377,7 @@ class Desk:
             "replay": self.is_replay,
             "device": self.device,
             "running": self.running,
-            "working": None if self.work is None else {"goal": self.goal, "reached": self.reached},
+            "working": None if self.work is None else {"from": self.origin, "goal": self.goal, "reached": self.reached},
             "step": here.step,
             "end": here.steps if self.is_replay else here.track.step,
             "past": here.cursor is not None,
@@ -408,10 +410,8 @@ class Desk:
         ]
 
     def _begin(self, row: Mapping[str, Any], seeds: int) -> None:
-        number = self.source.begin(row, range(seeds))
+        self.source.begin(row, range(seeds), alone=True)
         self.running, self.offer, self.guess, self.message, self.problem, self.work = False, None, None, "", "", None
-        for other in [n for n in reversed(list(self.source.tracks)) if n != number]:
-            self.source.forget(other)
         self.pending = {}
 
     def _spent(self, knobs: Mapping[str, Any]) -> str:
@@ -440,7 +440,7 @@ class Desk:
 
     def _twin_from_start(self, knobs: Mapping[str, Any]) -> None:
         self._has_room()
-        self.running, self.goal, self.reached = False, 0, None
+        self.running, self.goal, self.origin, self.reached = False, 0, 0, 0
 
         def arriving() -> Iterator[int]:
             yield from self.source.travel(0)

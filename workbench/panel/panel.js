@@ -188,7 +188,7 @@ class Panel {
   progress(working) {
     this.working.hidden = !working;
     if (!working) return;
-    const { from = 0, goal } = working, reached = working.reached ?? from;
+    const { from, reached, goal } = working;
     this.working.firstChild.value = (reached - from) / Math.max(1, goal - from);
     this.working.lastChild.textContent = ` training again from step ${from}: ${reached} of ${goal}; Pause breaks it off`;
   }

@@ -208,11 +208,12 @@ def _row(study: Study, preset: str | None, knobs: Mapping[str, Any]) -> dict[str
 
 def _experiment(study: Study, row: Mapping[str, Any], seeds: int, device: str, memory: int) -> tuple[Any, str]:
     from ..engine import devices
-    from ..engine.experiment import Experiment, device_named, horizon
+    from ..engine.experiment import Experiment, device_for, horizon
 
-    count, place = seeds_of(seeds), device_named(str(device))
+    chosen = range(seeds_of(seeds))
+    place = device_for(study, row, chosen, str(device))
     free = [p.name for p in study.probes if p.cost == "free"]
-    experiment = Experiment(study, row, range(count), steps=horizon(study), measured=free, device=place, memory=memory * MEGABYTE)
+    experiment = Experiment(study, row, chosen, steps=horizon(study), measured=free, device=place, memory=memory * MEGABYTE)
     return experiment, devices.called(place)
 
 

@@ -109,7 +109,7 @@ class Replay:
         """Another setting beside the selected one."""
         return self.twin(**knobs)
 
-    def begin(self, row: Mapping[str, Any], seeds: Sequence[int]) -> int:
+    def begin(self, row: Mapping[str, Any], seeds: Sequence[int], *, alone: bool = True) -> int:
         """Show one setting alone, from the start."""
         self.tracks, self._made, self.at = {}, 0, 0
         self.selected = self._add(nearest(self.settings, row))
@@ -231,7 +231,13 @@ def variables_of(record: xr.DataTree) -> dict[str, Variable]:
 def track_of(record: xr.DataTree, setting: Setting, variables: Mapping[str, Variable], number: int, name: str) -> Track:
     """The runs of a setting as a track that has been trained to its end."""
     runs, row = list(setting.runs), {name: value for name, value in setting.items() if name != BRANCH}
-    labels = {str(d): record.wb[v].indexes[d].tolist() for v in variables for d in record.wb[v].dims if d not in ("run", "step")}
+    places = _measured_places(record, runs, variables)
+    labels = {
+        dim: np.array(record.wb[v].indexes[dim])[kept].tolist()
+        for v in variables
+        for dim, kept in places.items()
+        if dim in record.wb[v].dims
+    }
     diverged = record["events"]["diverged_step"].values[runs]
     track = Track(
         number=number,
@@ -247,9 +253,21 @@ def track_of(record: xr.DataTree, setting: Setting, variables: Mapping[str, Vari
         diverged=np.where(np.isnan(diverged), -1, diverged).astype(int),
     )
     for variable in variables:
-        values = record.wb[variable].isel(run=runs).transpose("step", "run", ...)
+        own = {dim: kept for dim, kept in places.items() if dim in record.wb[variable].dims}
+        values = record.wb[variable].isel(run=runs, **own).transpose("step", "run", ...)
         track.own[variable] = Series.of(values["step"].values, values.values)
     return track
+
+
+def _measured_places(record: xr.DataTree, runs: Sequence[int], variables: Mapping[str, Variable]) -> dict[str, np.ndarray]:
+    """Of each dimension the places of the labels at which these runs have values: a net of two layers has no third."""
+    found: dict[str, np.ndarray] = {}
+    for name, variable in variables.items():
+        measured = record.wb[name].isel(run=list(runs)).notnull()
+        for dim in variable.dims:
+            some = measured.any([d for d in measured.dims if d != dim]).values
+            found[dim] = found.get(dim, np.zeros_like(some)) | some
+    return {dim: np.flatnonzero(some) for dim, some in found.items()}
 
 
 def _changes(record: xr.DataTree, run: int) -> list[Change]:
