@@ -20,7 +20,7 @@ def at_a_glance(track: Track, gauges: Sequence[Gauge], variables: dict[str, Vari
         return ["Nothing has been trained yet."]
     said = [text for gauge in curves[:1] if (text := course(gauge, variables[gauge.variable], track, until))]
     said += [text for gauge in curves for text in crossings(gauge, variables[gauge.variable], track, until)]
-    lost = track.diverged[track.diverged >= 0]
+    lost = track.diverged[(track.diverged >= 0) & (track.diverged <= step)]
     if lost.size:
         said.append(
             f"{lost.size} of {len(track.diverged)} runs diverged, first at step {lost.min()}"
@@ -31,10 +31,11 @@ def at_a_glance(track: Track, gauges: Sequence[Gauge], variables: dict[str, Vari
 
 
 def course(gauge: Gauge, variable: Variable, track: Track, until: int | None = None) -> str:
-    """Where a curve stands and whether it rises or falls: the mean of its last measurements against that of those before."""
+    """Where a curve stands, the mean over runs, and whether it rises or falls: its last measurements against those before."""
     _, values = _curve(gauge, variable, track, until)
-    heights = values.mean(0) if len(values) else np.empty(0)
-    heights = heights[np.isfinite(heights)]
+    finite = np.isfinite(values)
+    some = finite.any(0)
+    heights = np.where(finite, values, 0.0).sum(0)[some] / finite.sum(0)[some]
     if not heights.size:
         return ""
     return f"{_title(gauge, variable)} {_number(heights[-1])}{_units(variable)}{trend(heights)}"
@@ -55,19 +56,17 @@ def trend(heights: np.ndarray) -> str:
 
 def crossings(gauge: Gauge, variable: Variable, track: Track, until: int | None = None) -> list[str]:
     """For each level with an alarm that the curve is beyond: since which step, and at which label of the dimension reduced last."""
+    steps, values = _curve(gauge, variable, track, until)
     found = []
-    for level in gauge.levels(track.row):
-        steps, values = _curve(gauge, variable, track, until)
-        if not level.alarm or not values.size:
+    for level in (level for level in gauge.levels(track.row) if level.alarm and values.size):
+        beyond = _beyond(values, level)
+        some, count = beyond.any(0), int(beyond[:, -1].sum())
+        if not count:
             continue
-        beyond = _beyond(values, level).any(0)
-        if not beyond[-1]:
-            continue
-        since = steps[len(beyond) - int(np.argmin(beyond[::-1])) if not beyond.all() else 0]
-        where = _where(gauge, variable, track, until)
-        found.append(
-            f"{_title(gauge, variable)}{where} {level.alarm} {_number(level.value)}{_units(variable)} ({level.text}) since step {since}"
-        )
+        since = steps[0] if some.all() else steps[len(some) - int(np.argmin(some[::-1]))]
+        runs = f" in {count} of {len(beyond)} runs" if len(beyond) > 1 else ""
+        height = f"{_number(level.value)}{_units(variable)} ({level.text})"
+        found.append(f"{_what(gauge, variable, track, until)} {level.alarm} {height}{runs} since step {since}")
     return found
 
 
@@ -75,25 +74,22 @@ def _beyond(values: np.ndarray, level: Level) -> np.ndarray:
     return values < level.value if level.alarm == "under" else values > level.value
 
 
-def _where(gauge: Gauge, variable: Variable, track: Track, until: int | None) -> str:
-    """The label at which the last reduction found its extreme: ` of layer 2`."""
-    extremes = [dim for dim, how in gauge.over.items() if how != "mean" and dim in variable.dims]
-    if not extremes or list(gauge.over)[-1] != extremes[-1]:
-        return ""
-    dim = extremes[-1]
-    _, values = _series(variable, track, until)
-    left = list(variable.dims)
-    newest = values[:, -1]
-    for other in [d for d in gauge.over if d != dim] + [d for d in variable.dims if d not in gauge.over]:
-        newest = getattr(np, gauge.over.get(other, "mean"))(newest, axis=1 + left.index(other))
-        left.remove(other)
-    place = np.unravel_index(newest.argmin() if gauge.over[dim] == "min" else newest.argmax(), newest.shape)
-    return f" of {dim} {track.labels[dim][place[-1]]}"
+def _what(gauge: Gauge, variable: Variable, track: Track, until: int | None) -> str:
+    """The title; where the last reduction is to an extreme, what follows its comma gives way to the label of that: ` of layer 2`."""
+    title, dims = _title(gauge, variable), [dim for dim in gauge.over if dim in variable.dims]
+    if not dims or gauge.over[dims[-1]] == "mean" or len(dims) < len(variable.dims):
+        return title
+    kept, sign = dims[-1], 1 if gauge.over[dims[-1]] == "min" else -1
+    values = np.moveaxis(_series(variable, track, until)[1][:, -1:], 2 + variable.dims.index(kept), 1)
+    alone = values.reshape(-1, *values.shape[2:])  # each label as a run of its own
+    heights = sign * reduced(alone, [dim for dim in variable.dims if dim != kept], gauge.over)[:, 0]
+    place = int(np.where(np.isfinite(heights), heights, np.inf).argmin()) % len(track.labels[kept])
+    return f"{title.partition(',')[0]} of {kept} {track.labels[kept][place]}"
 
 
 def _curve(gauge: Gauge, variable: Variable, track: Track, until: int | None) -> tuple[np.ndarray, np.ndarray]:
     steps, values = _series(variable, track, until)
-    return steps, reduced(values, variable.dims, gauge.over)
+    return steps, reduced(values, variable.dims, gauge.over) if steps.size else np.empty((len(values), 0))
 
 
 def _series(variable: Variable, track: Track, until: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +98,7 @@ def _series(variable: Variable, track: Track, until: int | None) -> tuple[np.nda
 
 def _title(gauge: Gauge, variable: Variable) -> str:
     title = title_of(gauge, variable)
-    return title[:1].lower() + title[1:]
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
 def _units(variable: Variable) -> str:
@@ -111,4 +107,5 @@ def _units(variable: Variable) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}"
+    mantissa, e, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if e else mantissa

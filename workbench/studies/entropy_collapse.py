@@ -10,8 +10,8 @@ Differs.    Characters of State of the Union speeches and Fashion-MNIST stand fo
             parameters. sigmaReparam is applied to every linear layer while the norms stay; the authors' vision recipe also removes
             them (here `norm_placement`). Its gain starts at the spectral norm, as in their released vision code, not at 1, as in the
             paper's text (here `sigma_init`). No run diverges at this size: where entropy collapses the loss stalls high instead. At
-            the top rate, 0.3, both remedies let entropy reach the floor in some runs, sigmaReparam in most, yet sigmaReparam's loss
-            stays low: low entropy alone does not spoil training. See docs/entropy_collapse.md.
+            the top rate, 0.3, entropy reaches the floor with sigmaReparam in most runs (with QK-norm in few or none, as the last bits
+            fall), yet sigmaReparam's loss stays low: low entropy alone does not spoil training. See docs/entropy_collapse.md.
 """
 
 from collections.abc import Mapping

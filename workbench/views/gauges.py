@@ -3,12 +3,14 @@
 A chart is made once; only tables travel while a run is watched. A table is a mapping of columns, numbers as arrays and words as lists.
 The data are called, by kind:
 
-- curve: `lines`, `bands` of seeds, `references`, `levels`, `marks` of changes, `now`; its strip of differences: `differences`, `zero`
+- curve: `lines` and their latest values `ends`, `bands` of seeds, `references`, `levels`, `marks` of changes, `now`; its strip of
+  differences: `differences`, `zero`
 - map: `cells`, `marks`, `now`
-- picture: `pictures`
+- picture: `pictures`, `names` of rows and columns
 - histogram: `bars`
 
-A curve, a map and a strip end at the signal `last`, which is set beside the data; the width is the front's to choose.
+A curve, a map and a strip end at the signal `last`, which is set beside the data; the width is the front's to choose, but
+for pictures, whose places are in pixels.
 """
 
 from __future__ import annotations
@@ -34,17 +36,20 @@ from .theme import CATEGORIES, number, ramp, wrapped
 POINTS, MOST, LEAST = 4_000, 500, 40
 CELLS = 1_600
 BINS = 40
-HEIGHT, DIFFERENCE_HEIGHT, HEAD = 200, 70, 26  # HEAD is for the words of two rows of marks
+HEIGHT, DIFFERENCE_HEIGHT = 208, 70
 FAR = 2.0
 NEAR = 0.02  # of the steps shown, within which changes of one knob are one mark
 MARK_ROWS, MARK_ROW = 3, 12
+HEAD = MARK_ROWS * MARK_ROW + 2  # pixels above curves and cells for the words of marks
 LETTER, PLOT = 5.2, 240  # pixels that a letter of a mark takes, and those that the steps have in a narrow chart
 SHIPPED = "#8a8f98"
-PICTURE = 66
+PICTURE, ACROSS, DOWN, GAP = 84, 252, 176, 4  # pixels: of a picture at most, of all pictures, and between two
+MARGIN, FOOT = 44, 16  # pixels for the names of rows and of columns
+MOST_ACROSS = 8
 PADDING = 6
 BELOW_HEAD = (HEIGHT, HEAD)
 NUMBER = "datum.value == 0 || (abs(datum.value) >= 1e-3 && abs(datum.value) < 1e6) ? format(datum.value, '~r') : format(datum.value, '~e')"
-SHORT_NUMBER = "format(datum.value, '.2~g')"
+SHORT_NUMBER = "isFinite(datum.value) ? format(datum.value, '.2~g') : ''"
 
 Table = Mapping[str, Any]
 
@@ -142,8 +147,9 @@ def _curve(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
     reference = alt.Chart(alt.NamedData("references")).mark_line(strokeDash=[2, 3], clip=True, strokeWidth=1.6)
     reference = reference.encode(x=x, y=y, detail="line:N", color=_given())
     line = alt.Chart(alt.NamedData("lines")).mark_line(clip=True, strokeWidth=1.5).encode(x=x, y=y, detail="line:N", color=_given())
+    end = alt.Chart(alt.NamedData("ends")).mark_point(filled=True, size=22, opacity=1, clip=True).encode(x=x, y=y, color=_given())
     zoom = alt.selection_interval(bind="scales", encodings=["x"], name="zoom")
-    return _ending(alt.layer(band, reference, *_levels(y), line.add_params(zoom), *_marks(x)).properties(height=HEIGHT))
+    return _ending(alt.layer(band, reference, *_levels(y), line.add_params(zoom), end, *_marks(x)).properties(height=HEIGHT))
 
 
 def _levels(y: Any) -> list[Any]:
@@ -182,13 +188,14 @@ def _map(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
 
 
 def _picture(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
-    *rows, column = variable.dims[:-2] or ("sample",)
-    place = dict(sort=None, axis=alt.Axis(labelAngle=0, domain=False, ticks=False, grid=False))
-    size = alt.ExprRef("min(bandwidth('x'), bandwidth('y'))")
-    image = alt.Chart(alt.NamedData("pictures")).mark_image(width=size, height=size)
-    y = alt.Y("row:O", title=" and ".join(rows) or None, scale=alt.Scale(paddingInner=0.06), **place)
-    x = alt.X("column:O", title=column, scale=alt.Scale(paddingInner=0.06), **place)
-    return image.encode(x=x, y=y, url="url:N").properties(width=alt.Step(PICTURE + 6), height=alt.Step(PICTURE + 6))
+    size = alt.ExprRef("datum.size")
+    x, y = (alt.X("left:Q", scale=None, axis=None), alt.Y("top:Q", scale=None, axis=None))
+    image = alt.Chart(alt.NamedData("pictures")).mark_image(width=size, height=size, align="left", baseline="top")
+    names = alt.Chart(alt.NamedData("names")).encode(x=x, y=y, text="text:N")
+    of_rows = names.transform_filter("!datum.below").mark_text(align="right", baseline="middle", fontSize=10, limit=MARGIN - 6)
+    of_columns = names.transform_filter("datum.below").mark_text(align="center", baseline="top", fontSize=10)
+    drawn = alt.layer(image.encode(x=x, y=y, url="url:N"), of_rows, of_columns)
+    return drawn.properties(width=MARGIN + ACROSS, height=DOWN + FOOT, view=alt.ViewBackground(stroke=None))
 
 
 def _histogram(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
@@ -210,14 +217,15 @@ def tables(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
 
 def difference_tables(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
     """What goes into the strip of differences."""
-    parts = []
-    for track in _with_parents(shown.tracks):
+    parts, twins = [], _with_parents(shown.tracks)
+    most = min(MOST // 2, _most_of_each(twins))
+    for track in twins:
         steps, values = _heights(gauge, variable, track, shown.until)
         other_steps, others = _heights(gauge, variable, _origin(track), shown.until)
         common, ours, theirs = np.intersect1d(steps, other_steps, assume_unique=True, return_indices=True)
         late = common >= track.start
         gap = (values[:, ours] - others[:, theirs])[:, late]
-        parts += _lines(track, common[late], gap, colour(track), MOST // 2)
+        parts += _lines(track, common[late], gap, colour(track), most)
     return {"differences": _stacked(parts), "zero": {"value": np.zeros(1)}}
 
 
@@ -250,8 +258,13 @@ def _heights(gauge: Gauge, variable: Variable, track: Track, until: int | None) 
     return steps, reduced(values, variable.dims, gauge.over).astype(float, copy=False) if steps.size else np.empty((len(values), 0))
 
 
+def _most_of_each(tracks: Sequence[Track]) -> int:
+    """How many points each seed of these tracks may have, so that all together can be painted many times a second."""
+    return int(np.clip(POINTS // max(1, sum(len(track.seeds) for track in tracks)), LEAST, MOST))
+
+
 def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
-    most = int(np.clip(POINTS // max(1, sum(len(t.seeds) for t in (*shown.tracks, *shown.references))), LEAST, MOST))
+    most = _most_of_each((*shown.tracks, *shown.references))
     logarithmic = shown.logarithmic.get(gauge.name, gauge.logarithmic)
     lines, bands, references = [], [], []
     low, high = math.inf, -math.inf
@@ -273,6 +286,7 @@ def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
     levels = [level for level in levels_of(gauge, shown) if _is_near(level.value, low, high, logarithmic)]
     return {
         "lines": _stacked(lines),
+        "ends": _stacked(_ends(lines)),
         "bands": _stacked(bands, ("step", "low", "high")),
         "references": _stacked(references),
         "levels": _with_sides(levels, low, high, logarithmic),
@@ -292,17 +306,19 @@ def _with_sides(levels: Sequence[Level], low: float, high: float, logarithmic: b
     """Levels with their words shifted down where they stand in the upper half of the axis, else up."""
     values = np.array([level.value for level in levels], float)
     drawn = np.array([*values, *(each for each in (low, high) if math.isfinite(each))])
-    heights_ = np.log(drawn) if logarithmic else drawn
-    upper = heights_ > (heights_.min() + heights_.max()) / 2 if drawn.size else np.empty(0, bool)
+    places = np.log(drawn) if logarithmic else drawn
+    upper = places > (places.min() + places.max()) / 2 if drawn.size else np.empty(0, bool)
     return {"value": values, "text": [level.text for level in levels], "shift": np.where(upper[: len(values)], 8, -7)}
 
 
 def _is_near(value: float, low: float, high: float, logarithmic: bool) -> bool:
     """Whether a level can be drawn without flattening what was measured."""
+    if logarithmic and value <= 0:
+        return False
     if not (math.isfinite(low) and math.isfinite(high)):
         return True
     if logarithmic:
-        return value > 0 and low / 10 <= value <= high * 10
+        return low / 10 <= value <= high * 10
     reach = FAR * max(high - min(low, 0.0), 1e-12)
     return min(low, 0.0) - reach <= value <= min(low, 0.0) + reach
 
@@ -317,6 +333,12 @@ def _lines(track: Track, steps: np.ndarray, values: np.ndarray, hue: str, most: 
         {"step": steps[k[f]], "value": row[k[f]], "line": _called(track, i, len(values)), "colour": hue}
         for i, (row, k, f) in enumerate(zip(values, kept, fresh, strict=True))
     ]
+
+
+def _ends(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The latest value of each line that is a number."""
+    sound = [(line, np.flatnonzero(np.isfinite(line["value"]))[-1:]) for line in lines]
+    return [{**line, "step": line["step"][last], "value": line["value"][last]} for line, last in sound]
 
 
 def _called(track: Track, place: int, lines: int) -> str:
@@ -394,6 +416,7 @@ def _in_rows(steps: np.ndarray, late: np.ndarray, lengths: Sequence[float]) -> n
 
 
 def _cells(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    """Cells of the selected track's first run, thinned to so few that they can be painted many times a second."""
     track = shown.selected
     steps, values = track.series(variable.name, None if shown.until is None else shown.until + 1)
     labels = _rows(variable.dims, track.labels)
@@ -418,28 +441,45 @@ def _rows(dims: Sequence[str], labels: Mapping[str, Sequence[Any]]) -> list[str]
 
 
 def _pictures(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
-    track, dims = shown.selected, variable.dims
+    """The latest pictures of the selected track's first run, in as many pixels as there is room for, with their places."""
+    track, (*rows, column) = shown.selected, variable.dims[:-2] or ("",)
     until = shown.now if shown.now is not None else shown.until
     steps, values = track.series(variable.name, None if until is None else until + 1)
-    columns: dict[str, list[Any]] = {"row": [], "column": [], "url": []}
-    if len(steps):
-        *rows, column = dims[:-2] or ("sample",)
-        shape = [len(track.labels[d]) for d in rows]
-        newest = values[0, -1].reshape(math.prod(shape), -1, *values.shape[-2:])
-        names = [", ".join(map(str, place)) for place in np.ndindex(*shape)]
-        for name, pictures in zip(names, newest, strict=True):
-            for label, picture in zip(track.labels.get(column, range(len(pictures))), pictures, strict=True):
-                columns["row"].append(name)
-                columns["column"].append(str(label))
-                columns["url"].append(png(picture))
-    return {"pictures": columns}
+    heads, names = [track.labels.get(column, ("",)), _rows(rows, track.labels)]
+    pictures = values[0, -1].reshape(-1, *values.shape[-2:]) if len(steps) else []
+    across = len(heads) if rows else min(len(heads), MOST_ACROSS)
+    down = -(-len(heads) * len(names) // max(1, across))
+    size = min(PICTURE, ACROSS // max(1, across), DOWN // max(1, down))
+    row, place = np.divmod(np.arange(len(pictures)), max(1, across))
+    return {
+        "pictures": {
+            "left": MARGIN + size * place,
+            "top": size * row,
+            "size": np.full(len(pictures), max(1, size - GAP)),
+            "url": [png(picture) for picture in pictures],
+        },
+        "names": _names_of(names, [f"{column} {head}".strip() for head in heads] if down == len(names) else [], size, len(pictures) > 0),
+    }
+
+
+def _names_of(rows: Sequence[str], columns: Sequence[str], size: int, is_any: bool) -> Table:
+    """Names to the left of rows and below columns, as places of their words; of a column only its label where it is narrow."""
+    if not is_any:
+        rows = columns = ()
+    short = [name if size >= LETTER * len(name) else name.rpartition(" ")[2] for name in columns]
+    centre = size / 2 - GAP / 2
+    return {
+        "left": np.array([MARGIN - 4] * len(rows) + [MARGIN + size * i + centre for i in range(len(short))], float),
+        "top": np.array([size * i + centre for i in range(len(rows))] + [size * len(rows) + 1] * len(short), float),
+        "below": np.array([False] * len(rows) + [True] * len(short)),
+        "text": [*rows, *short],
+    }
 
 
 def png(picture: np.ndarray) -> str:
-    """A picture (y, x) of bytes as a data URI, in the colours of the heat maps."""
-    image = Image.fromarray(np.ascontiguousarray(picture), "P") if picture.ndim == 2 else Image.fromarray(picture)
-    if picture.ndim == 2:
-        image.putpalette(PALETTE)
+    """A picture (y, x) of bytes as a data URI, in the colours of the heat maps; what is not a number is dark."""
+    image = Image.fromarray(np.ascontiguousarray(np.nan_to_num(picture), np.uint8))
+    image.putpalette(PALETTE)
     times = max(1, round(2 * PICTURE / max(image.size)))
     out = io.BytesIO()
     image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(out, "png")
@@ -450,6 +490,7 @@ PALETTE = [int(hue[i : i + 2], 16) for hue in ramp(256) for i in (1, 3, 5)]
 
 
 def _bars(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
+    """Shares of the latest values of each track, all its runs together, in bins that all tracks share; bytes count as shares of 255."""
     newest = {}
     for track in shown.tracks:
         _, values = track.series(variable.name, None if shown.until is None else shown.until + 1)
