@@ -53,6 +53,7 @@ def value(panel, knob):
 
 def picture(page, panel, name):
     """A picture of the panel alone, kept with those of the pages."""
+    panel.locator(".wb-left").evaluate("node => { node.scrollTop = 0; }")
     page.wait_for_timeout(1000)
     path = screenshot(page, name)
     panel.screenshot(path=path)
@@ -68,7 +69,7 @@ def back(panel, to):
 
 
 def test_the_tour_is_perturbed_forked_and_gone_back_in(lab, page):
-    page.set_viewport_size({"width": 1500, "height": 1400})
+    page.set_viewport_size({"width": 1560, "height": 1800})
     open_notebook(page, lab, TOUR)
     run_all(page)
     panel = there(page)
