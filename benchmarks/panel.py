@@ -32,11 +32,15 @@ took = []
 def logged(task):
     carried_out(task)
     if task.name == "set":
-        took.append(time.time())
+        took.append([task.arguments["lr"], time.time()])
 panel._player._carry_out = logged
 os.getpid()
 """
-SAY = "import json\nprint(json.dumps({'took': took, 'publishing': panel.publishing, 'step': panel.desk.source.step, 'speed': panel._player.speed}))"
+SAY = """
+import json
+here = panel.desk.source
+print(json.dumps({"took": took, "publishing": panel.publishing, "step": here.step, "speed": panel._player.speed}))
+"""
 FIRST_POINT = """async () => {
     const label = () => document.querySelector(".wb-card .wb-vega")?.getAttribute("aria-label") ?? "";
     const began = performance.now();
@@ -48,8 +52,9 @@ DRAG = """async ({moves, wait}) => {
     const slider = document.querySelector("[data-knob=lr] input[type=range]"), times = [];
     for (let i = 0; i < moves; i++) {
         slider.value = 150 + (i % 100);
-        times.push((performance.timeOrigin + performance.now()) / 1000);
+        const at = (performance.timeOrigin + performance.now()) / 1000;
         slider.dispatchEvent(new Event("input", {bubbles: true}));
+        times.push([Number(document.querySelector("[data-knob=lr] .wb-number").value), at]);
         await new Promise((go) => setTimeout(go, wait));
     }
     return times;
@@ -103,7 +108,7 @@ def _one_run(page: Page, lab: Server, study: str) -> dict[str, str]:
     time.sleep(1)
     said = _asked(page)
     step = 1 / said["speed"]
-    latency = 1000 * (np.array(said["took"]) - np.array(moved[: len(said["took"])]))
+    latency = 1000 * np.array(_paired(moved, said["took"]))
     return {
         "click on run to the first point drawn": f"{first:.0f} ms",
         "slider to effect, p50 / p95 / most of 150 moves": _ms(latency),
@@ -111,6 +116,16 @@ def _one_run(page: Page, lab: Server, study: str) -> dict[str, str]:
         "changes carried out of those sent": f"{len(said['took'])} of {len(moved)}",
         "share of busy time spent publishing, one run": f"{said['publishing']:.1%}",
     }
+
+
+def _paired(moved: list[list[float]], took: list[list[float]]) -> list[float]:
+    """Seconds from each move to its effect; of moves that were joined the last one has it."""
+    waiting, found = list(moved), []
+    for value, at in took:
+        while waiting and abs(waiting[0][0] / value - 1) > 1e-3:
+            waiting.pop(0)
+        found.append(at - waiting.pop(0)[1])
+    return found
 
 
 def _many_points(page: Page, lab: Server, study: str) -> dict[str, str]:

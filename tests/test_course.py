@@ -40,8 +40,9 @@ def test_the_tour_runs_as_a_page_without_code_and_asks_nothing_of_a_network(cour
     assert page.locator(".jp-CodeCell .jp-InputArea").count() == 0
     assert page.get_by_text("Traceback (most recent call last)").all_text_contents() == []
     panel = there(page)
-    panel.get_by_label("preset").select_option("saved by QK-norm")
-    reach(page, 0)
+    panel.get_by_text("Presets", exact=True).click()
+    panel.locator("[data-preset='saved by QK-norm']").click()
+    panel.get_by_text("The same rate, with normalized queries and keys.").last.wait_for()
     press(panel, "run")
     reach(page, 40)
     page.wait_for_function("() => document.querySelector('.wb-vega').getAttribute('aria-label').includes('at step')")

@@ -109,18 +109,21 @@ def test_running_where_one_has_gone_back_and_changed_nothing_is_the_same_run():
 # Beginning anew
 
 
-def test_a_preset_a_text_seeds_and_a_reset_begin_anew():
+def test_a_preset_a_text_and_seeds_begin_a_run_beside_what_was_trained_and_a_reset_begins_anew():
     desk = advanced(desk_of(asked), 4)
     desk.twin()
     desk.run()
     desk.preset("fast")
     assert (desk.source.row["lr"], desk.source.step, desk.message, desk.running) == (0.9, 0, "It is over soon.", False)
-    assert len(desk.source.tracks) == 1 and desk.source.training == [desk.source.selected]
+    assert list(desk.source.tracks) == [1, 2, 3] and desk.source.training == [desk.source.selected]
+    desk.preset("fast")
+    assert list(desk.source.tracks) == [1, 2, 4], "a run that has not been trained makes room"
     advanced(desk, 2).seeds(4)
     assert desk.state()["seeds"] == 4 and desk.source.row["lr"] == 0.9 and desk.source.step == 0
     desk.load("learners_for_tests lr=0.3 seeds=2")
     assert desk.source.row["lr"] == 0.3 and len(desk.source.track.seeds) == 2
     advanced(desk, 3).reset()
+    assert list(desk.source.tracks) == [1]
     assert desk.source.row["lr"] == 0.3 and desk.source.step == 0 and len(desk.source.track.seeds) == 2
 
 
@@ -183,7 +186,7 @@ def test_a_twin_from_step_0_has_the_warmup():
     assert desk.state()["offer"]["text"].startswith("This run began without warmup; 8 steps now")
     desk.choose("twin from step 0")
     worked(desk)
-    assert desk.running and desk.source.track.start == 0 and desk.source.row["warmup"] == 8
+    assert not desk.running and desk.source.track.start == 0 and desk.source.row["warmup"] == 8
     advanced(desk, 12)
     assert [track.step for track in desk.source.tracks.values()] == [12, 12]
 

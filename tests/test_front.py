@@ -83,9 +83,8 @@ BAD = [
     {"button": "speed", "arguments": {"limit": "fast"}},
     {"button": "save", "arguments": {"path": None}},
     {"button": "save", "arguments": {"path": ""}},
-    {"view": "many"},
-    {"view": None},
-    {"view": [1]},
+    {"page": None},
+    {"page": [1], "seen": 1},
     {"ask": "record"},
     {"ask": "__dict__"},
     {"ask": ["python"]},
@@ -136,15 +135,39 @@ def test_python_and_shared_are_sent_when_they_are_asked_for(monkeypatch):
         assert said == [{"said": "python", "text": panel.python}, {"said": "shared", "text": panel.shared}]
 
 
-def test_it_pauses_when_the_last_view_of_it_is_gone():
+def test_it_pauses_when_the_last_page_of_it_is_gone():
     with opened() as panel:
         front = shown(panel)
-        for view in (1, 1, -1):
-            front._pressed(None, {"view": view}, [])
+        for message in ({"page": "a", "seen": 1}, {"page": "b", "seen": 1}, {"page": "a"}):
+            front._pressed(None, message, [])
         panel.press("run")
         assert settled(panel)["running"]
-        front._pressed(None, {"view": -1}, [])
+        front._pressed(None, {"page": "b"}, [])
         assert not settled(panel)["running"] and panel._player.is_alive()
+
+
+def test_it_pauses_when_no_page_has_been_heard_of_for_a_minute():
+    with opened() as panel:
+        front = shown(panel)
+        front._pressed(None, {"page": "a", "seen": 1}, [])
+        front._pages["a"] -= 61
+        panel.press("run")
+        panel.wait(seconds=30)
+        assert panel.state["message"] == "Paused, as no page has shown it for a minute."
+
+
+def test_while_it_trains_nothing_is_sent_before_what_was_sent_has_been_seen():
+    with opened() as panel:
+        front = shown(panel)
+        panel.desk.running = True
+        front.take(panel.desk, 1.0)
+        sent = front.data["sent"]
+        front.take(panel.desk, 1.0)
+        assert front.data["sent"] == sent
+        front._pressed(None, {"page": "a", "seen": sent}, [])
+        front.take(panel.desk, 1.0)
+        assert front.data["sent"] == sent + 1
+        panel.desk.running = False
 
 
 def test_a_chart_that_cannot_be_drawn_is_said_and_the_others_are_shown(monkeypatch):
@@ -153,7 +176,7 @@ def test_a_chart_that_cannot_be_drawn_is_said_and_the_others_are_shown(monkeypat
         monkeypatch.setattr(type(panel.desk), "tables", lambda desk, name: 1 / 0 if name == "train_loss-curve" else tables(desk, name))
         panel.press("step")
         settled(panel)
-        assert "The chart 'train_loss-curve' cannot be drawn: ZeroDivisionError" in panel.desk.problem
+        assert "The chart 'train_loss-curve' cannot be drawn: ZeroDivisionError" in panel.desk.message
         assert front.data["tables"]["train_loss-curve"] == {} and front.data["tables"]["attention_entropy-curve"]
 
 

@@ -224,8 +224,9 @@ def test_changes_of_a_knob_that_are_close_together_are_one_mark():
     assert len(marks_of(track(changes=changes), 10)) == 7
 
 
-def test_a_change_that_was_taken_back_at_once_is_no_mark():
-    assert marks_of(track(changes=[Change(0, 5, "lr", 0.1, 0.5), Change(0, 6, "lr", 0.5, 0.1)]), 1000) == []
+def test_a_change_that_was_taken_back_keeps_its_mark_however_long_the_run():
+    there_and_back = [Change(0, 5, "lr", 0.1, 0.5), Change(0, 6, "lr", 0.5, 0.1)]
+    assert marks_of(track(changes=there_and_back), 1000) == [(5, "lr 0.1 → 0.5 → 0.1")]
 
 
 def test_a_branch_marks_its_own_changes_and_where_it_diverged():

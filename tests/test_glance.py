@@ -119,13 +119,15 @@ def test_a_level_above_is_crossed_upwards_and_a_mean_names_no_label():
 def test_of_several_runs_it_is_said_how_many_are_beyond():
     three = with_curve("entropy", [(1.0, 1.0, 1.0), (0.1, 1.0, 1.0), (0.1, 1.0, 0.2)], every=10, runs=3)
     (said,) = crossings(SMALLEST, ENTROPY, three)
-    assert said == "attention entropy of layer in under 0.255 nat (collapse) in 2 of 3 runs since step 10"
+    assert said == "attention entropy of layer in under 0.255 nat (collapse) in 2 of 3 runs, the first since step 10"
 
 
 def test_a_run_that_is_not_finite_does_not_name_the_label():
     own = track(2)
     own.add("entropy", 0, np.array([np.full((2, 2), np.nan), [[1.0, 1.0], [0.1, 0.1]]]))
-    assert crossings(SMALLEST, ENTROPY, own) == ["attention entropy of layer out under 0.255 nat (collapse) in 1 of 2 runs since step 0"]
+    assert crossings(SMALLEST, ENTROPY, own) == [
+        "attention entropy of layer out under 0.255 nat (collapse) in 1 of 2 runs, the first since step 0"
+    ]
 
 
 # All together

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -260,7 +261,8 @@ def test_a_long_way_back_shows_its_progress_and_is_broken_off_by_a_pause():
         trained(panel, 60)
         way = panel._player.ask(Task("back", {"step": 55}))
         later = panel._player.ask(Task("set", {"lr": 0.5}))
-        while panel.desk.work is None or panel.desk.reached == panel.desk.origin:
+        end = time.monotonic() + 60
+        while (panel.desk.work is None or panel.desk.reached == panel.desk.origin) and time.monotonic() < end:
             pass
         assert panel.desk.work is not None and panel.desk.goal == 55 and 1 <= panel.desk.reached < 55 and not later.done()
         panel.pause()

@@ -74,8 +74,6 @@ def test_the_tour_is_perturbed_forked_and_gone_back_in(lab, page):
     run_all(page)
     panel = there(page)
     panel.scroll_into_view_if_needed()
-    panel.get_by_label("preset").select_option("collapse at a high rate")
-    page.wait_for_function("() => /run \\d+ · step 0/.test(document.querySelector('.wb-where').textContent)")
     press(panel, "run")
     reach(page, 80)
     press(panel, "twin")
@@ -109,15 +107,20 @@ def test_the_tour_is_perturbed_forked_and_gone_back_in(lab, page):
     paused(page)
     assert panel.locator(".wb-branch").count() == 3
     assert len(Image.open(picture(page, panel, "panel_with_branches")).getcolors(1 << 24)) > 200
+    press(panel, "run")
+    panel.locator("[data-rest='2']").click()
     panel.locator(".wb-branch").first.click()
     page.wait_for_function("() => document.querySelector('.wb-where').textContent.startsWith('run')")
+    page.wait_for_function("() => document.querySelector('[data-branch=\"2\"]').textContent.includes('resting')")
+    press(panel, "run")
+    paused(page)
     assert page.outside == []
     assert page.errors == []
 
 
 def test_keys_and_labels_serve_those_who_do_not_use_a_mouse(opened, page):
     panel = opened(f"'entropy_collapse', {SMALL}")
-    slider = page.get_by_role("slider", name="learning rate", exact=True)
+    slider = page.get_by_role("slider", name="lr: learning rate", exact=True)
     assert slider.get_attribute("aria-valuetext") == "0.003"
     slider.focus()
     page.keyboard.press("ArrowRight")
@@ -175,7 +178,7 @@ def test_the_warmup_offers_what_can_be_done_and_a_prediction_is_judged(opened, p
     reach(page, 20)
     press(panel, "run")
     paused(page)
-    number = panel.get_by_label("steps of linear warmup, value")
+    number = panel.get_by_label("warmup: steps of linear warmup, value")
     number.fill("10")
     number.press("Enter")
     panel.get_by_role("button", name="warm up again from here").click()
@@ -191,7 +194,7 @@ def test_the_warmup_offers_what_can_be_done_and_a_prediction_is_judged(opened, p
 
 def test_trouble_in_training_is_said_with_ways_to_go_on(opened, page):
     panel = opened(f"'entropy_collapse', {SMALL}")
-    number = panel.get_by_label("learning rate, value", exact=True)
+    number = panel.get_by_label("lr: learning rate, value", exact=True)
     number.fill("-1")
     number.press("Enter")
     panel.get_by_text("Knob 'lr' is -1.0; it must be above 0.").wait_for()
@@ -212,8 +215,7 @@ def test_a_replay_moves_at_once_and_shows_settings_side_by_side(opened, page):
     press(panel, "twin")
     panel.locator("[data-knob=qk_norm] input").check()
     page.wait_for_function("() => document.querySelectorAll('.wb-tree li').length === 2")
-    page.wait_for_timeout(500)
-    assert "setting 2" in described(panel)
+    page.wait_for_function("() => document.querySelector('.wb-vega').getAttribute('aria-label').includes('setting 2')")
     assert panel.locator("[data-knob=temperature] input").first.is_disabled()
     screenshot(page, "panel_with_a_replay")
     assert page.outside == []

@@ -64,9 +64,9 @@ def crossings(gauge: Gauge, variable: Variable, track: Track, until: int | None 
         if not count:
             continue
         since = steps[0] if some.all() else steps[len(some) - int(np.argmin(some[::-1]))]
-        runs = f" in {count} of {len(beyond)} runs" if len(beyond) > 1 else ""
+        when = f" in {count} of {len(beyond)} runs, the first since step {since}" if len(beyond) > 1 else f" since step {since}"
         height = f"{_number(level.value)}{_units(variable)} ({level.text})"
-        found.append(f"{_what(gauge, variable, track, until)} {level.alarm} {height}{runs} since step {since}")
+        found.append(f"{_what(gauge, variable, track, until)} {level.alarm} {height}{when}")
     return found
 
 

@@ -67,7 +67,7 @@ class Series:
         self._steps, self._values = steps, values
 
 
-@dataclass
+@dataclass(eq=False)  # two tracks with equal numbers are still two
 class Track:
     """The runs of one branch: who they are, where they left which other branch, and what was measured of them since.
 

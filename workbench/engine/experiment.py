@@ -65,6 +65,7 @@ class Experiment:
         self.tracks: dict[int, Track] = {}
         self.resting: set[int] = set()
         self.carried: Carried | None = None
+        self.failed: int | None = None
         self._chunks: dict[int, Chunk] = {}
         self._layouts: dict[int, Layout] = {}
         self._made = 0
@@ -133,6 +134,7 @@ class Experiment:
             try:
                 self._advance(number)
             except Exception as error:
+                self.failed = number
                 self.resting.add(number)  # or it would stop the other branches at this step for ever
                 error.add_note(f"{self.tracks[number].name} stands at step {self.tracks[number].step} and rests.")
                 raise
@@ -242,9 +244,9 @@ class Experiment:
         with torch.no_grad(), operations_on(self.threads):
             return list(chunk.advance(stop, stop))
 
-    def plan_of_all(self, steps: int) -> Plan:
-        """A plan of the runs of all branches from step 0."""
-        return self._plan([track.row_at(0) | {"seed": seed} for track in self.tracks.values() for seed in track.seeds], steps)
+    def plan_of(self, tracks: Sequence[Track], steps: int) -> Plan:
+        """A plan of the runs of some branches from step 0."""
+        return self._plan([track.row_at(0) | {"seed": seed} for track in tracks for seed in track.seeds], steps)
 
     def layout_of(self, number: int) -> Layout:
         """The layout that the runs of a branch train in."""
@@ -266,7 +268,7 @@ class Experiment:
         return {name: value for name, value in new.items() if value != self.row[name]}
 
     def _known(self, number: int) -> None:
-        if number not in self.tracks:
+        if not isinstance(number, int) or number not in self.tracks:
             raise InputError(f"There is no branch {number}; there are {', '.join(map(str, self.tracks))}.")
 
     def _is_fixed(self, name: str) -> bool:

@@ -21,16 +21,17 @@ from .provenance import provenance
 OF_BRANCH = {"branch": dict(units="1", long_name="branch of the experiment")}
 
 
-def record_of(experiment: Experiment) -> xr.DataTree:
-    """The record of an experiment as it stands, a run for each branch and seed, told apart by the coordinate `branch`.
+def record_of(experiment: Experiment, only: int | None = None) -> xr.DataTree:
+    """The record of an experiment as it stands, a run for each branch and seed, told apart by the coordinate `branch`; or of one branch.
 
     A branch's runs hold its whole history, the steps before it left its parent included; knobs are those of update 0, and `timeline` has
     what was changed later. Branches that stand at the last step have the last moment of every clock, as a finished run has. Pictures are
     in a node of their own, at the steps that were kept.
     """
-    tracks, probes = list(experiment.tracks.values()), {p.name for p in experiment.study.probes}
+    tracks = [track for number, track in experiment.tracks.items() if only in (None, number)]
+    probes = {p.name for p in experiment.study.probes}
     stop = max(1, *(track.step for track in tracks))
-    ready = experiment.plan_of_all(stop)
+    ready = experiment.plan_of(tracks, stop)
     runs = {track.number: _places(tracks, track) for track in tracks}
     names = [track.name for track in tracks for _ in track.seeds]
     measured = [v for v in experiment.variables.values() if any(v.name in track.own for track in tracks) or v.name in probes]
@@ -124,7 +125,7 @@ def _timeline(tracks: list[Track], runs: dict[int, list[int]]) -> xr.Dataset:
     for track in tracks:
         for place, run in enumerate(runs[track.number]):
             for change in track.changes:
-                begins = track.parent is not None and change.step == track.start
+                begins = track.parent is not None and track.parent.number in runs and change.step == track.start
                 found.append(replace(change, run=run, parent=runs[track.parent.number][place] if begins else -1))
     return timeline(found)
 

@@ -67,6 +67,7 @@ class Chart {
     this.readout = host.appendChild(element("div", { class: "wb-readout" }));
     this.frame.tabIndex = 0;
     this.frame.addEventListener("pointermove", (event) => this.point(event));
+    this.frame.addEventListener("blur", () => this.read(null));
     this.frame.addEventListener("pointerleave", () => this.read(null));
     this.frame.addEventListener("keydown", (event) => this.key(event));
     this.resized = new ResizeObserver(() => this.fit());
@@ -141,12 +142,14 @@ class Chart {
 
   // The chart in words, for readers of screens, and the values under the pointer.
   tell() {
-    const table = this.tables.lines;
+    const table = this.tables.lines, now = performance.now();
     let text = this.chart.title;
+    if (this.told && this.options.running() && now - this.told < 2000 && /at step|:/.test(this.frame.getAttribute("aria-label") ?? "")) return this.read(this.cursor);
     if (table) {
       const said = [...valuesAt(table, this.last)].map(([line, at]) => `${line} at step ${at.step}: ${figure(at.value)}`);
       text = `${this.chart.title}. ${said.join("; ") || "nothing measured yet"}`;
     }
+    this.told = now;
     this.view.description(text);
     this.frame.setAttribute("role", "img");
     this.frame.setAttribute("aria-label", text);
@@ -155,6 +158,7 @@ class Chart {
   }
 
   point(event) {
+    this.readout.removeAttribute("aria-live");
     const canvas = this.frame.querySelector("canvas");
     if (!canvas || this.chart.kind === "picture" || this.chart.kind === "histogram") return;
     const at = event.clientX - canvas.getBoundingClientRect().left - this.view.origin()[0];
@@ -167,14 +171,18 @@ class Chart {
     if (!move) return;
     event.preventDefault();
     event.stopPropagation();
+    this.readout.setAttribute("aria-live", "polite"); // the cursor that keys move is spoken of
     const by = Math.max(1, Math.round(this.last / 50));
     this.read(Math.max(0, Math.min(this.last, (this.cursor ?? this.last) + move * by)));
   }
 
   read(step) {
     this.cursor = step;
-    const { lines, references, cells } = this.tables;
+    const { lines, references, cells, about } = this.tables;
     this.readout.replaceChildren();
+    const notes = about ? about.columns.text : [];
+    if (cells && step === null) return this.readout.append(element("span", { class: "wb-faint" }, notes.join(" · ")));
+    if (!lines && !cells) return this.readout.append(element("span", { class: "wb-faint" }, notes.join(" · ")));
     if (cells && step !== null) return this.readCells(cells, step);
     if (!lines?.rows) return;
     const at = step ?? this.last;
@@ -184,6 +192,7 @@ class Chart {
         this.readout.append(element("span", { class: "wb-value" }, [swatch(found.colour), `${line} ${figure(found.value)}`]));
       }
     }
+    this.readout.append(...notes.map((note) => element("span", { class: "wb-faint" }, note)));
   }
 
   readCells(cells, step) {
@@ -202,9 +211,8 @@ class Chart {
     const heads = [...new Set(found[name])], steps = [...new Set(found.step)].sort((a, b) => a - b);
     const every = Math.max(1, Math.ceil(steps.length / 12));
     const chosen = steps.filter((_, i) => i % every === 0 || i === steps.length - 1);
-    const at = new Map();
-    for (let i = 0; i < source.rows; i++) at.set(`${found.step[i]}|${found[name][i]}`, found.value[i]);
-    return gridOf(["step", ...heads], chosen.map((step) => [String(step), ...heads.map((head) => figure(at.get(`${step}|${head}`) ?? NaN))]));
+    const at = chosen.map((step) => valuesAt({ rows: source.rows, columns: { ...found, line: found[name], colour: [] } }, step));
+    return gridOf(["step", ...heads], chosen.map((step, i) => [String(step), ...heads.map((head) => figure(at[i].get(head)?.value ?? NaN))]));
   }
 
   spread(bars) {

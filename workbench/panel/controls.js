@@ -33,13 +33,14 @@ function written(control, value) {
 
 class Control {
   constructor(control, press, enabled) {
-    Object.assign(this, { control, press, held: false, sent: 0, waiting: null });
+    Object.assign(this, { control, press, held: false, sent: 0, waiting: null, restful: null, latest: [control.default, undefined] });
     this.id = `wb-${Math.random().toString(36).slice(2, 9)}`;
     const label = element("label", { for: this.id, class: "wb-label" }, control.label);
     this.undo = element("button", { class: "wb-undo", type: "button", "aria-label": `reset ${control.label} to ${written(control, control.default)}`, title: `back to ${written(control, control.default)}`, onclick: () => press("default", { knob: control.name }) }, "↺");
     const mark = control.restarts ? element("span", { class: "wb-restarts", title: "another value begins a new run" }, "new run") : null;
     const units = control.units ? element("span", { class: "wb-units" }, `${control.units}${/^(step|bit|pixel|character|example)$/.test(control.units) ? "s" : ""}`) : null;
-    const help = element("span", { class: "wb-help", id: `${this.id}-help` }, control.doc + (control.restarts ? "; another value begins a new run" : "; acts at the next step"));
+    const acts = !enabled ? "; the same in all runs" : control.restarts ? "; another value begins a new run" : "; acts at the next step";
+    const help = element("span", { class: "wb-help", id: `${this.id}-help` }, control.doc + acts);
     this.node = element("div", { class: "wb-knob", "data-knob": control.name }, [element("div", { class: "wb-head" }, [label, mark, this.undo]), element("div", { class: "wb-input" }, [...this.inputs(), units]), help]);
     for (const input of this.node.querySelectorAll("input, select")) {
       input.setAttribute("aria-describedby", `${this.id}-help`);
@@ -75,14 +76,21 @@ class Control {
     this.range.addEventListener("change", () => this.drop());
     this.range.addEventListener("keydown", (event) => this.nudge(event));
     this.number = element("input", { type: "text", inputmode: "decimal", class: "wb-number", "aria-label": `${this.spoken()}, value` });
-    const commit = () => this.send(Number(this.number.value));
-    this.number.addEventListener("change", commit);
-    this.number.addEventListener("keydown", (event) => event.key === "Enter" && commit());
+    this.number.addEventListener("keydown", (event) => event.key === "Enter" && this.commit());
+    this.number.addEventListener("blur", () => this.commit());
     return [this.range, this.number];
   }
 
+  // The visible label first, so that it can be spoken to.
   spoken() {
-    return this.control.doc.replace(/ \(.*\)/, "").split(/[,;]/)[0] || this.control.label;
+    return `${this.control.label}: ${this.control.doc.replace(/ \(.*\)/, "").split(/[,;]/)[0]}`;
+  }
+
+  // What was typed, if it is a number other than the one shown; anything else gives way to the real value.
+  commit() {
+    const typed = this.number.value.trim(), value = Number(typed);
+    if (typed !== "" && Number.isFinite(value) && typed !== figure(this.latest[0])) this.send(value);
+    setTimeout(() => this.held || this.write(this.latest[0]), 600);
   }
 
   // Arrow keys move by whole numbers, or by a fiftieth of the slider, which is what a person sees move.
@@ -97,6 +105,7 @@ class Control {
 
   drag() {
     this.held = true;
+    clearTimeout(this.restful);
     const value = this.scale.to(Number(this.range.value));
     this.write(value);
     if (!this.control.restarts) this.soon(value);
@@ -105,8 +114,12 @@ class Control {
   drop() {
     clearTimeout(this.waiting);
     this.waiting = null;
-    this.send(this.scale.to(Number(this.range.value)));
-    setTimeout(() => (this.held = false), 400);
+    const value = this.scale.to(Number(this.range.value));
+    if (value !== this.last) this.send(value);
+    this.restful = setTimeout(() => {
+      this.held = false;
+      this.show(...this.latest);
+    }, 600);
   }
 
   soon(value) {
@@ -121,6 +134,7 @@ class Control {
 
   send(value) {
     this.sent = performance.now();
+    this.last = value;
     this.press("set", { [this.control.name]: value });
   }
 
@@ -130,8 +144,11 @@ class Control {
   }
 
   show(value, pending) {
+    this.latest = [value, pending];
+    if (!this.held) this.last = value;
     this.node.classList.toggle("wb-changed", value !== this.control.default);
     this.node.classList.toggle("wb-pending", pending !== undefined);
+    if (value === this.control.default && document.activeElement === this.undo) this.node.querySelector("input, select").focus();
     this.undo.hidden = value === this.control.default;
     if (this.box) this.box.checked = value;
     else if (this.list) this.list.selectedIndex = this.control.choices.indexOf(value);
@@ -139,7 +156,7 @@ class Control {
       if (document.activeElement !== this.field) this.field.value = value;
     } else if (!this.held) {
       this.range.value = Math.max(0, Math.min(this.scale.most, this.scale.from(Math.max(value, this.control.log ? 1e-300 : -Infinity))));
-      if (document.activeElement !== this.number) this.write(value);
+      if (document.activeElement !== this.number || this.number.value.trim() === "") this.write(value);
     }
   }
 }

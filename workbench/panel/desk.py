@@ -39,6 +39,7 @@ class Guess:
     asked: Prediction
     answer: int | None = None
     until: int = 0
+    branch: int = 0
     outcome: int | None = None
 
     @property
@@ -76,7 +77,9 @@ class Desk:
     goal: int = 0
     origin: int = 0
     reached: int = 0
-    _shipped: dict[tuple[Any, ...], Track] = field(default_factory=dict)
+    _record: Any = None
+    _settings: Sequence[Any] = ()
+    _shipped: dict[tuple[int, ...], Track] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         declared = tuple(g for g in self.study.gauges if g.variable in self.source.variables)
@@ -113,6 +116,7 @@ class Desk:
         self._to_the_end()
         if self.is_replay and self.source.at >= self.source.steps:
             self.source.at = 0
+        self._wake_failed()
         self._wake()
         self.pause_at, self.running, self.problem = until, True, ""
 
@@ -130,27 +134,27 @@ class Desk:
         self.advance()
 
     def reset(self) -> None:
-        """Begin anew with the knobs as they stand and those that were set for the next run."""
+        """Begin anew with the knobs as they stand and those that were set for the next run; all branches go."""
         row = {**self.source.row, **self.pending}
-        self._begin(row, len(self.source.track.seeds))
+        self._begin(row, len(self.source.track.seeds), alone=True)
 
     def preset(self, name: str) -> None:
-        """Begin anew at a named starting point."""
+        """Begin a run at a named starting point; what has been trained rests beside it."""
         self._begin(self.row_of(name), len(self.source.track.seeds))
         self.message = self.study.preset(name).doc
 
     def seeds(self, count: int) -> None:
-        """Begin anew with so many seeds."""
+        """Begin a run with so many seeds; what has been trained rests beside it."""
         if self.is_replay:
             raise InputError("A replay shows the seeds that its record has.")
         self._begin({**self.source.row, **self.pending}, seeds_of(count))
 
     def load(self, text: str) -> None:
-        """Begin anew with knobs given as a short text."""
+        """Begin a run with knobs given as a short text; what has been trained rests beside it."""
         row, seeds = read_shared(self.study, text)
         self._begin(row, seeds)
 
-    def set(self, **knobs: Any) -> None:
+    def set(self, /, **knobs: Any) -> None:
         """Change knobs of the selected branch, from its next step on."""
         spent = self._spent(knobs)
         offer = self._offered(spent, knobs[spent]) if spent else None
@@ -159,7 +163,9 @@ class Desk:
             self._has_room()
         before, was, step = dict(self.source.row), self.source.selected, self.source.step
         self.source.change(**knobs)
-        self.offer, self.message = offer, self._said(before, was, step)
+        self.offer = offer
+        if self.source.selected != was or any(before.get(name) != value for name, value in self.source.row.items()):
+            self.message = self._said(before, was, step)
         self._wake_selected()
 
     def default(self, knob: str) -> None:
@@ -168,11 +174,12 @@ class Desk:
             raise unknown("knob", knob, self.source.knobs)
         self.set(**{knob: self.source.knobs[knob].default})
 
-    def twin(self, **knobs: Any) -> None:
+    def twin(self, /, **knobs: Any) -> None:
         """Fork the selected branch where it stands; the original goes on beside the copy, which is selected."""
         self._has_room()
         origin = self.source.track.name
         track = self.source.twin(**knobs)
+        self.offer = None
         self.message = (
             f"{track.name} left {origin} at step {track.start} with the same weights, moments and data; change a knob to perturb it."
         )
@@ -272,8 +279,14 @@ class Desk:
         assert self.guess is not None
         if place not in range(len(self.guess.asked.answers)):
             raise InputError(f"Answer {place} is none of the {len(self.guess.asked.answers)}; count from 0.")
-        self.guess.answer, self.guess.until = place, self.source.step + self.guess.asked.steps
-        self.run(until=self.guess.until)
+        until = self.source.step + self.guess.asked.steps
+        self.guess.answer = place
+        try:
+            self.run(until=until)
+        except InputError:
+            self.guess.answer = None
+            raise
+        self.guess.until, self.guess.branch = until, self.source.selected
 
     def choose(self, way: str) -> None:
         """Take one of the ways that are offered."""
@@ -299,11 +312,12 @@ class Desk:
 
     def record(self) -> Any:
         """The record of all branches as they stand."""
-        if self.is_replay:
-            return self.source.record
+        return self.source.record if self.is_replay else self._written()
+
+    def _written(self, only: int | None = None) -> Any:
         from ..engine.written import record_of
 
-        return record_of(self.source)
+        return record_of(self.source, only)
 
     @property
     def python(self) -> str:
@@ -330,7 +344,7 @@ class Desk:
         made = self.source.advance() if self.source.training else 0
         if made == 0:
             self.message = "Nothing is left to train: every branch has ended, diverged or rests."
-        if self.guess and self.guess.is_open and (made == 0 or self.source.step >= self.guess.until):
+        if self.guess and self.guess.is_open and (made == 0 or self._reached(self.guess)):
             self._judge(self.guess)
         if made == 0 or (self.pause_at is not None and self.source.step >= self.pause_at):
             self.running = False
@@ -409,8 +423,16 @@ class Desk:
             for g in self.gauges.values()
         ]
 
-    def _begin(self, row: Mapping[str, Any], seeds: int) -> None:
-        self.source.begin(row, range(seeds), alone=True)
+    def _begin(self, row: Mapping[str, Any], seeds: int, *, alone: bool = False) -> None:
+        tracks = self.source.tracks
+        untouched = [n for n, t in tracks.items() if t.step == 0 and not any(other.parent is t for other in tracks.values())]
+        alone = alone or len(untouched) == len(tracks)
+        if not alone and not self.is_replay:
+            self._has_room(len(tracks) - len(untouched))
+        self.source.begin(row, range(seeds), alone=alone)
+        if not alone and not self.is_replay:
+            for number in untouched:
+                self.source.forget(number)
         self.running, self.offer, self.guess, self.message, self.problem, self.work = False, None, None, "", "", None
         self.pending = {}
 
@@ -440,12 +462,13 @@ class Desk:
 
     def _twin_from_start(self, knobs: Mapping[str, Any]) -> None:
         self._has_room()
+        was_running = self.running
         self.running, self.goal, self.origin, self.reached = False, 0, 0, 0
 
         def arriving() -> Iterator[int]:
             yield from self.source.travel(0)
             self.twin(**knobs)
-            self.running = True
+            self.running = was_running
 
         self.work = arriving()
 
@@ -491,17 +514,30 @@ class Desk:
         if not self.source.training:
             self._wake_selected()
 
+    def _wake_failed(self) -> None:
+        """Try again what raised an exception and has rested since."""
+        if not self.is_replay and self.problem and self.source.failed in self.source.tracks:
+            self.source.rest(self.source.failed, False)
+
     def _wake_selected(self) -> None:
         if not self.is_replay and self.source.selected in self.source.resting:
             self.source.rest(self.source.selected, False)
 
-    def _has_room(self) -> None:
-        if len(self.source.tracks) >= MOST_TRACKS:
+    def _has_room(self, taken: int | None = None) -> None:
+        if (len(self.source.tracks) if taken is None else taken) >= MOST_TRACKS:
             raise InputError(f"There are {MOST_TRACKS} branches, as many as colours tell apart; remove one first.")
 
     def _judge(self, guess: Guess) -> None:
-        record = self.source.selection() if self.is_replay else self.record().wb.where(branch=self.source.track.name)
-        guess.outcome = int(guess.asked.outcome(record))
+        if guess.branch not in self.source.tracks:
+            self.guess = None
+            return
+        guess.outcome = int(guess.asked.outcome(self.source.selection() if self.is_replay else self._written(guess.branch)))
+
+    def _reached(self, guess: Guess) -> bool:
+        """Whether the branch that was guessed about is where it can be judged, or is gone."""
+        if self.is_replay or guess.branch not in self.source.tracks:
+            return self.source.step >= guess.until or not self.is_replay
+        return self.source.tracks[guess.branch].step >= guess.until
 
     def _guessed(self, guess: Guess) -> dict[str, Any]:
         return {
@@ -525,25 +561,24 @@ class Desk:
 
     def gauge_named(self, name: str) -> Gauge:
         """The gauge of this name; InputError with the nearest names if there is none."""
-        if name not in self.gauges:
+        if not isinstance(name, str) or name not in self.gauges:
             raise unknown("gauge", name, self.gauges)
         return self.gauges[name]
 
     def _nearest_shipped(self) -> Track:
         """The setting of the shipped record that is nearest to the knobs now, as a track."""
-        row = self.source.row
-        mark = tuple(row.values())
-        if mark not in self._shipped:
-            record = opening.open_record(self.study.name)
-            setting = nearest(settings_of(record, self.source.knobs), row)
-            variables = variables_of(record)
-            known = {name: v for name, v in variables.items() if name in self.source.variables}
-            differs = [
-                f"{name} {word(setting[name])}" for name in row if name in setting and setting[name] != row[name] and name != "horizon"
-            ]
-            alike = "the same knobs" if not differs else ", ".join(differs)
-            self._shipped = {mark: track_of(record, setting, known, 0, f"shipped record: {alike}, {counted(len(setting.runs), 'seed')}")}
-        return self._shipped[mark]
+        row, known = self.source.row, self.source.knobs
+        if self._record is None:
+            self._record = opening.open_record(self.study.name)
+            self._settings = settings_of(self._record, known)
+        setting = nearest(self._settings, row)
+        if setting.runs not in self._shipped:
+            variables = {name: v for name, v in variables_of(self._record).items() if name in self.source.variables}
+            self._shipped[setting.runs] = track_of(self._record, setting, variables, 0, "")
+        differs = [f"{n} {word(setting[n])}" for n in row if n in setting and setting[n] != row[n] and not known[n].follows]
+        track = self._shipped[setting.runs]
+        track.name = f"shipped record: {', '.join(differs) or 'the same knobs'}, {counted(len(setting.runs), 'seed')}"
+        return track
 
     def _in_order(self) -> list[tuple[Track, int]]:
         """Branches below the one they left, with their depth."""

@@ -1,6 +1,7 @@
 """The front: the panel as one anywidget. Python sends plain values and tables, the browser sends the buttons that were pressed."""
 
 import hashlib
+import os
 import time
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from .player import Player, Task
 HERE = Path(__file__).parent
 SCRIPTS = ("chart.js", "controls.js", "panel.js")
 SLOW_SECONDS = 0.5
+LATE_SECONDS = 2.0  # after which what was sent last counts as lost
+ALONE_SECONDS = 60.0
 SNIPPET = "export default vegaEmbed"
 
 
@@ -48,13 +51,24 @@ class Front(anywidget.AnyWidget):
 
     def __init__(self, player: Player, **given: Any) -> None:
         super().__init__(vega=f"IPY_MODEL_{_vega().model_id}", **given)
-        self._player, self._views, self._sent, self._drawn, self._slow_at = player, 0, 0, None, 0.0
+        self._player, self._sent, self._drawn, self._slow_at = player, 0, None, 0.0
+        self._pages: dict[str, float] = {}  # those that show it, and when each was last heard of
+        self._seen, self._sent_at = 0, 0.0
         self.on_msg(self._pressed)
 
     def take(self, desk: Desk, speed: float) -> None:
-        """Show the desk as it stands; while it trains maps and pictures follow at a pace at which people look."""
-        self._sent += 1
+        """Show the desk as it stands; while it trains maps and pictures follow at a pace at which people look.
+
+        While it trains nothing is sent before a page has got what was sent last, or a while has gone by: nothing queues. Where no page has
+        been heard of for a minute it pauses.
+        """
         now = time.time()
+        if desk.running and self._pages and now - max(self._pages.values()) > ALONE_SECONDS:
+            self._pages.clear()
+            desk.running, desk.message = False, "Paused, as no page has shown it for a minute."
+        if desk.running and self._seen < self._sent and now - self._sent_at < LATE_SECONDS:
+            return
+        self._sent, self._sent_at = self._sent + 1, now
         slow = [name for name in desk.shown if desk.gauges[name].kind != "curve"]
         is_due = not desk.running or now - self._slow_at >= SLOW_SECONDS
         with self.hold_sync():
@@ -71,15 +85,24 @@ class Front(anywidget.AnyWidget):
         """Store what was pressed; the player's thread does the rest. What no front of ours sends is passed over."""
         if not isinstance(content, dict):
             return
-        view, wanted, button, arguments = (content.get(name) for name in ("view", "ask", "button", "arguments"))
-        if view in (1, -1):
-            self._views += view
-            if self._views <= 0:
-                self._player.ask(Task("pause"))
+        page, wanted, button, arguments = (content.get(name) for name in ("page", "ask", "button", "arguments"))
+        if isinstance(page, str):
+            self._heard(page, content.get("seen"))
         elif wanted in ("python", "shared"):
             self._player.ask(Task(wanted, compute=lambda desk: self.send({"said": wanted, "text": getattr(desk, wanted)})))
-        elif button in COMMANDS and isinstance(arguments, dict | None):
+        elif button in COMMANDS and isinstance(arguments, dict | None) and not (button == "save" and is_served()):
             self._player.ask(Task(button, arguments or {}))
+
+    def _heard(self, page: str, seen: Any) -> None:
+        """A page has got what was sent, or (without `seen`) has gone: if no other one is there it pauses."""
+        now = time.time()
+        if isinstance(seen, int):
+            self._pages[page], self._seen = now, max(self._seen, seen)
+            return
+        self._pages.pop(page, None)
+        if not any(now - at < LATE_SECONDS * 2 for at in self._pages.values()):
+            self._pages.clear()
+            self._player.ask(Task("pause"))
 
 
 def _tables(desk: Desk, name: str) -> dict[str, Any]:
@@ -87,8 +110,13 @@ def _tables(desk: Desk, name: str) -> dict[str, Any]:
     try:
         return {data: packed(table) for data, table in desk.tables(name).items()}
     except Exception as error:
-        desk.problem = f"The chart {name!r} cannot be drawn: {type(error).__name__}: {error}"
+        desk.message = f"The chart {name!r} cannot be drawn: {type(error).__name__}: {error}"
         return {}
+
+
+def is_served() -> bool:
+    """Whether the page is one of Voila, whose visitors must not write files where it runs."""
+    return "voila" in os.environ.get("SERVER_SOFTWARE", "")
 
 
 def front_of(desk: Desk, player: Player) -> Front:
@@ -110,6 +138,7 @@ def setup_of(desk: Desk) -> dict[str, Any]:
         "questions": bool(desk.study.predictions),
         "published": bool(desk.study.published),
         "shipped": (places.datasets() / f"{desk.study.name}.nc").exists() and not desk.is_replay,
+        "saves": not is_served(),
         "varied": desk.source.varied if desk.is_replay else None,
     }
 
@@ -152,7 +181,7 @@ def bundle() -> str:
     code = vl_convert.javascript_bundle(SNIPPET, vl_version=version)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".writing")
+        partial = path.with_suffix(f".{os.getpid()}.writing")
         partial.write_text(code, encoding="utf-8")
         partial.replace(path)
     except OSError:  # where nothing can be written it is made anew each time

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..views.gauges import Words
+
 
 def packed(table: Mapping[str, Any]) -> dict[str, Any]:
     """A table for the wire: numbers as little-endian float32, words as runs of equal ones, each word with how often it stands there."""
@@ -16,5 +18,7 @@ def packed(table: Mapping[str, Any]) -> dict[str, Any]:
 def _column(values: np.ndarray | Sequence[str]) -> dict[str, Any]:
     if isinstance(values, np.ndarray):
         return {"numbers": base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode()}
-    runs = [(word, len(list(same))) for word, same in groupby(values)]
-    return {"words": [word for word, _ in runs], "times": [times for _, times in runs]}
+    if not isinstance(values, Words):
+        runs = [(word, len(list(same))) for word, same in groupby(values)]
+        values = Words([word for word, _ in runs], [times for _, times in runs])
+    return {"words": values.words, "times": values.times}

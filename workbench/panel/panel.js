@@ -21,11 +21,14 @@ function button(label, press, attributes = {}) {
 
 class Panel {
   constructor(model, root) {
-    Object.assign(this, { model, root, setup: model.get("setup"), charts: new Map(), controls: new Map(), spoken: 0 });
+    Object.assign(this, { model, root, setup: model.get("setup"), charts: new Map(), controls: new Map(), rows: new Map() });
+    this.page = Math.random().toString(36).slice(2);
     this.press = (name, args = {}) => model.send({ button: name, arguments: args });
     root.classList.add("wb-panel");
+    root.panel = this; // for benchmarks and consoles
     root.dataset.lmSuppressShortcuts = "true";
     root.setAttribute("role", "region");
+    root.tabIndex = -1;
     root.setAttribute("aria-label", `${this.setup.title}: live panel`);
     root.addEventListener("keydown", (event) => this.key(event));
     root.append(this.top(), this.said(), element("div", { class: "wb-body" }, [this.left(), this.right()]));
@@ -36,12 +39,17 @@ class Panel {
 
   top() {
     const { setup } = this;
-    this.seeds = element("select", { "aria-label": "number of seeds", onchange: () => this.press("seeds", { count: Number(this.seeds.value) }) }, setup.seeds.map((n) => element("option", { value: n }, String(n))));
-    this.preset = element("select", { "aria-label": "preset", onchange: () => this.choosePreset() }, [element("option", { value: "" }, "choose …"), ...setup.presets.map((p) => element("option", { value: p.name, title: p.doc }, p.name))]);
+    const begin = (name, args) => {
+      this.presets.open = false;
+      this.press(name, args);
+    };
+    const named = setup.presets.map((p) => element("div", { class: "wb-preset" }, [button(p.name, () => begin("preset", { name: p.name }), { "data-preset": p.name }), element("span", { class: "wb-faint" }, p.doc)]));
+    this.presets = element("details", { class: "wb-menu" }, [element("summary", {}, "Presets"), element("div", { class: "wb-drop" }, named)]);
+    this.seeds = setup.seeds.map((count) => button(String(count), () => begin("seeds", { count }), { class: "wb-small", "data-seeds": count, title: `begin a run of ${count} seeds` }));
     this.predicting = element("input", { type: "checkbox", onchange: () => this.press("predict") });
     this.device = element("span", { class: "wb-faint" });
-    const controls = [element("label", {}, ["preset ", this.preset])];
-    if (!setup.varied) controls.push(element("label", {}, ["seeds ", this.seeds]));
+    const controls = [this.presets];
+    if (!setup.varied) controls.push(element("span", { class: "wb-seeds", role: "group", "aria-label": "seeds" }, ["seeds ", ...this.seeds]));
     if (setup.questions) controls.push(element("label", {}, [this.predicting, " predict first"]));
     const title = element("div", { class: "wb-title" }, [element("strong", {}, setup.title), this.device]);
     return element("div", { class: "wb-top" }, [title, ...controls, this.transport()]);
@@ -59,13 +67,14 @@ class Panel {
 
   said() {
     this.where = element("span", { class: "wb-where" });
-    this.glance = element("span", { class: "wb-glance", role: "status", "aria-live": "polite" });
+    this.glance = element("span", { class: "wb-glance", "aria-hidden": "true" });
+    this.spoken = element("span", { class: "wb-unseen", role: "status", "aria-live": "polite" });
     this.message = element("div", { class: "wb-message", role: "status" });
     this.problem = element("div", { class: "wb-problem", role: "alert" });
     this.working = element("div", { class: "wb-line", hidden: true }, [element("progress", { max: 1, "aria-label": "training again" }), element("span", { class: "wb-faint" })]);
     this.offer = element("div", { class: "wb-offer", role: "alert" });
     this.guess = element("div", { class: "wb-guess", role: "group", "aria-label": "prediction" });
-    return element("div", { class: "wb-said" }, [element("div", { class: "wb-line" }, [this.where, this.glance]), this.working, this.problem, this.offer, this.guess, this.message]);
+    return element("div", { class: "wb-said" }, [element("div", { class: "wb-line" }, [this.where, this.glance, this.spoken]), this.working, this.problem, this.offer, this.guess, this.message]);
   }
 
   left() {
@@ -89,6 +98,8 @@ class Panel {
 
   time() {
     this.slider = element("input", { type: "range", min: 0, max: 1, step: 1, "aria-label": "timeline, step" });
+    this.slider.addEventListener("pointerdown", () => (this.pointed = true));
+    this.slider.addEventListener("keydown", () => (this.pointed = false));
     this.slider.addEventListener("input", () => this.foretell());
     this.slider.addEventListener("change", () => this.travel());
     this.ticks = element("div", { class: "wb-ticks", "aria-hidden": "true" });
@@ -131,7 +142,7 @@ class Panel {
     load.addEventListener("change", () => load.value && this.press("load", { text: load.value }));
     const python = button("Copy Python", () => ask("python"), { "data-press": "python" });
     const shared = button("Share knobs", () => ask("shared"), { "data-press": "shared" });
-    const drop = element("div", { class: "wb-drop" }, [element("div", {}, [name, save]), element("div", {}, [python, shared, load]), this.text]);
+    const drop = element("div", { class: "wb-drop" }, [this.setup.saves ? element("div", {}, [name, save]) : null, element("div", {}, [python, shared, load]), this.text]);
     return element("details", { class: "wb-menu" }, [element("summary", {}, "Keep"), drop]);
   }
 
@@ -156,8 +167,7 @@ class Panel {
     this.offered(s.offer);
     this.asked(s);
     for (const [name, control] of this.controls) control.show(name in s.pending ? s.pending[name] : s.knobs[name], s.pending[name]);
-    if (![...this.seeds.options].some((option) => Number(option.value) === s.seeds)) this.seeds.append(element("option", { value: s.seeds }, String(s.seeds)));
-    this.seeds.value = s.seeds;
+    for (const choice of this.seeds) choice.setAttribute("aria-pressed", Number(choice.dataset.seeds) === s.seeds);
     this.limit.value = s.limit;
     this.predicting.checked = s.predicting;
     this.band.checked = s.bands;
@@ -170,19 +180,32 @@ class Panel {
     for (const [name, card] of this.charts) card.log.textContent = s.logarithmic.includes(name) ? "log" : "linear";
   }
 
+  // Shown at once; spoken only when something else happens than before, not when a number moves.
   speak(s) {
-    const text = s.glance.join("; ");
-    const now = performance.now();
-    if (text === this.glance.textContent || (s.running && now - this.spoken < 1500)) return;
-    this.spoken = now;
-    this.glance.textContent = text;
+    this.glance.textContent = s.glance.join("; ");
+    const sense = this.glance.textContent.replace(/[\d.]+(e-?\d+)?/g, "#");
+    if (sense === this.sense) return;
+    this.sense = sense;
+    this.spoken.textContent = this.glance.textContent;
+  }
+
+  // Hide a part; where focus was in it, it goes to the panel, so that keys go on working.
+  toggle(node, shown) {
+    if (!shown && node.contains(document.activeElement)) this.root.focus();
+    node.hidden = !shown;
+    return shown;
+  }
+
+  // Other contents for a part, see `toggle`.
+  refill(node, ...parts) {
+    if (node.contains(document.activeElement)) this.root.focus();
+    node.replaceChildren(...parts);
   }
 
   line(node, text) {
-    node.hidden = !text;
-    if (!text || node.dataset.text === text) return;
+    if (!this.toggle(node, Boolean(text)) || node.dataset.text === text) return;
     node.dataset.text = text;
-    node.replaceChildren(text, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
+    this.refill(node, text, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
   }
 
   progress(working) {
@@ -194,28 +217,26 @@ class Panel {
   }
 
   trouble(s) {
-    this.problem.hidden = !s.problem;
-    if (!s.problem || this.problem.dataset.text === s.problem) return;
-    this.problem.dataset.text = s.problem;
+    const mark = JSON.stringify([s.problem, s.step]);
+    if (!this.toggle(this.problem, Boolean(s.problem)) || this.problem.dataset.mark === mark) return;
+    this.problem.dataset.mark = mark;
     const back = s.kept.filter((step) => step < s.step).at(-1) ?? 0;
     const ways = [button("Try again", () => this.press("run")), button(`Go back to step ${back}`, () => this.press("back", { step: back })), button("Reset", () => this.press("reset"))];
-    this.problem.replaceChildren(`Training stopped at step ${s.step}. ${s.problem} `, ...ways);
+    this.refill(this.problem, `Training stopped at step ${s.step}. ${s.problem} `, ...ways);
   }
 
   offered(offer) {
-    this.offer.hidden = !offer;
     const mark = JSON.stringify(offer);
-    if (!offer || this.offer.dataset.mark === mark) return;
+    if (!this.toggle(this.offer, Boolean(offer)) || this.offer.dataset.mark === mark) return;
     this.offer.dataset.mark = mark;
     const ways = offer.ways.map((way) => button(way, () => this.press("choose", { way }), { "data-way": way }));
-    this.offer.replaceChildren(`${offer.text} `, ...ways, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
+    this.refill(this.offer, `${offer.text} `, ...ways, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
   }
 
   asked(s) {
     const { guess } = s;
-    this.guess.hidden = !guess;
-    const mark = JSON.stringify([guess, s.step >= (guess?.until ?? 0)]);
-    if (!guess || this.guess.dataset.mark === mark) return;
+    const mark = JSON.stringify(guess);
+    if (!this.toggle(this.guess, Boolean(guess)) || this.guess.dataset.mark === mark) return;
     this.guess.dataset.mark = mark;
     const parts = [element("strong", {}, guess.question)];
     if (guess.answer === null) parts.push(...guess.answers.map((answer, place) => button(answer, () => this.press("answer", { place }), { "data-answer": place })));
@@ -225,7 +246,7 @@ class Panel {
       const verdict = right ? "You were right" : `You said: ${guess.answers[guess.answer]}`;
       parts.push(` ${verdict}${right ? "" : ". It was"}: ${guess.answers[guess.outcome]}. `, button("Go on", () => this.press("dismiss")));
     }
-    this.guess.replaceChildren(...parts);
+    this.refill(this.guess, ...parts);
   }
 
   timeline(s) {
@@ -236,34 +257,64 @@ class Panel {
     this.latest.disabled = s.step === s.end;
     this.memory.textContent = s.memory;
     if (!this.moving) this.hint.textContent = s.working ? "" : s.past ? `back at step ${s.step}; change something to branch here` : s.replay ? "drag to move over the record" : "drag to go back";
-    const marks = s.kept.map((step) => element("i", { style: `left:${(100 * step) / Math.max(1, s.end)}%` }));
-    this.ticks.replaceChildren(...marks);
-    const tree = JSON.stringify([s.branches, s.end]);
-    if (tree === this.drawnTree) return;
-    this.drawnTree = tree;
+    this.ticked(s);
     this.branches(s);
   }
 
-  branches(s) {
-    const focused = document.activeElement?.dataset?.branch;
-    const longest = Math.max(1, ...s.branches.map((b) => b.step));
-    this.tree.replaceChildren(...s.branches.map((b) => this.branchRow(b, s, longest)));
-    if (focused) this.tree.querySelector(`[data-branch="${focused}"]`)?.focus();
+  // At most so many ticks as can be told apart.
+  ticked(s) {
+    const every = Math.ceil(s.kept.length / 120), kept = s.kept.filter((_, i) => i % every === 0);
+    const mark = `${kept.join()}|${s.end}`;
+    if (mark === this.drawnTicks) return;
+    this.drawnTicks = mark;
+    this.ticks.replaceChildren(...kept.map((step) => element("i", { style: `left:${(100 * step) / Math.max(1, s.end)}%` })));
   }
 
-  branchRow(b, s, longest) {
-    const share = (step) => `${(100 * step) / longest}%`;
-    const bar = element("span", { class: "wb-bar", "aria-hidden": "true" }, [
+  // One row for each branch, which stays the same node while its numbers move: it can be clicked and keeps the focus.
+  branches(s) {
+    const longest = Math.max(1, ...s.branches.map((b) => b.step)), numbers = s.branches.map((b) => b.number);
+    for (const [number, row] of this.rows) {
+      if (numbers.includes(number)) continue;
+      if (row.node.contains(document.activeElement)) this.root.focus();
+      row.node.remove();
+      this.rows.delete(number);
+    }
+    for (const b of s.branches) {
+      if (!this.rows.has(b.number)) this.rows.set(b.number, this.branchRow(b.number));
+      this.fillRow(this.rows.get(b.number), b, s, longest);
+    }
+    const order = numbers.join();
+    if (order !== this.order) this.tree.append(...numbers.map((number) => this.rows.get(number).node));
+    this.order = order;
+  }
+
+  branchRow(number) {
+    const [name, words, bar, step] = ["wb-name", "wb-words", "wb-bar", "wb-faint"].map((name) => element("span", { class: name }));
+    const pick = element("button", { type: "button", class: "wb-branch", "data-branch": number, onclick: () => this.press("select", { number }) }, [name, words, bar, step]);
+    const rest = button("", () => this.press("rest", { number }), { class: "wb-small", "data-rest": number });
+    const remove = button("✕", () => this.press("forget", { number }), { class: "wb-small", title: "remove" });
+    return { node: element("li", {}, [pick, element("span", { class: "wb-actions" }, [rest, remove])]), name, words, bar, step, pick, rest, remove };
+  }
+
+  fillRow(row, b, s, longest) {
+    const share = (step) => `${(100 * step) / longest}%`, status = b.lost ? "diverged" : b.resting ? "resting" : "";
+    row.node.className = b.selected ? "wb-selected" : "";
+    row.pick.setAttribute("aria-label", `${b.name}, ${b.words}, step ${b.step}${status ? `, ${status}` : ""}`);
+    row.pick.setAttribute("aria-current", b.selected);
+    row.step.textContent = b.step;
+    row.bar.replaceChildren(
       element("span", { class: "wb-stretch", style: `left:${share(b.start)};width:${share(b.step - b.start)};background:${b.colour}` }),
       ...b.changes.map((step) => element("i", { style: `left:${share(step)};border-color:${b.colour}` })),
-    ]);
-    const status = b.lost ? "diverged" : b.resting ? "resting" : "";
-    const name = element("span", { class: "wb-name", style: `padding-left:${b.depth}em` }, [b.depth ? "└ " : "", swatch(b.colour), b.name]);
-    const words = element("span", { class: "wb-words", title: b.words }, [b.words, status ? element("em", {}, ` · ${status}`) : ""]);
-    const pick = element("button", { type: "button", class: "wb-branch", "data-branch": b.number, "aria-current": b.selected ? "true" : null, "aria-label": `${b.name}, ${b.words}, step ${b.step}${status ? `, ${status}` : ""}`, onclick: () => this.press("select", { number: b.number }) }, [name, words, bar, element("span", { class: "wb-faint" }, String(b.step))]);
-    const rest = s.replay || s.branches.length < 2 ? null : button(b.resting ? "go on" : "rest", () => this.press("rest", { number: b.number }), { class: "wb-small", "aria-label": b.resting ? `let ${b.name} go on` : `let ${b.name} rest`, title: b.resting ? "go on" : "rest" });
-    const remove = b.removable ? button("✕", () => this.press("forget", { number: b.number }), { class: "wb-small", "aria-label": `remove ${b.name}`, title: "remove" }) : null;
-    return element("li", { class: b.selected ? "wb-selected" : "" }, [pick, element("span", { class: "wb-actions" }, [rest, remove])]);
+    );
+    const text = `${b.words}${status ? ` · ${status}` : ""}`;
+    if (row.words.textContent !== text) Object.assign(row.words, { textContent: text, title: text });
+    if (!row.name.childNodes.length) row.name.append(b.depth ? "└ " : "", swatch(b.colour), b.name);
+    row.name.style.paddingLeft = `${b.depth}em`;
+    this.toggle(row.rest, !s.replay && s.branches.length > 1);
+    this.toggle(row.remove, b.removable);
+    row.rest.textContent = b.resting ? "go on" : "rest";
+    row.rest.setAttribute("aria-label", b.resting ? `let ${b.name} go on` : `let ${b.name} rest`);
+    row.remove.setAttribute("aria-label", `remove ${b.name}`);
   }
 
   foretell() {
@@ -281,20 +332,15 @@ class Panel {
     this.press(step >= this.state.end ? "latest" : "back", step >= this.state.end ? {} : { step });
   }
 
-  // A kept step that is near enough to be meant.
+  // Of a drag the kept step that is near enough to be meant; a key means what it says.
   snapped() {
-    const step = Number(this.slider.value), near = this.state.end / 150;
+    const step = Number(this.slider.value), near = this.pointed ? this.state.end / 150 : 0;
     const found = this.state.kept.filter((at) => Math.abs(at - step) <= near);
     return found.length ? found.reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a)) : step;
   }
 
-  choosePreset() {
-    if (this.preset.value) this.press("preset", { name: this.preset.value });
-    this.preset.selectedIndex = 0;
-  }
-
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (event.target.matches("input[type=text], textarea, select")) return;
     const meant = { r: () => this.play.click(), s: () => this.press("step"), t: () => this.press("twin") }[event.key.toLowerCase()];
     if (!meant) return;
@@ -308,6 +354,7 @@ class Panel {
   async draw() {
     const embed = await (this.embed ??= embedOf(this.model));
     const wanted = this.model.get("charts");
+    const focused = document.activeElement?.closest?.(".wb-card")?.dataset.gauge;
     for (const [name, card] of this.charts) {
       if (JSON.stringify(wanted[name]) === card.mark) continue;
       card.chart.dispose();
@@ -321,6 +368,7 @@ class Panel {
       this.place(Object.keys(wanted));
       card.chart.build().catch((error) => card.node.append(element("div", { class: "wb-problem" }, `This chart cannot be drawn: ${error.message}`)));
     }
+    if (focused && !this.root.contains(document.activeElement)) (this.charts.get(focused)?.log ?? this.root).focus();
     this.fill();
   }
 
@@ -332,9 +380,9 @@ class Panel {
     const log = button("linear", () => this.press("scale", { gauge: name }), { class: "wb-small", title: "linear or logarithmic axis", hidden: chart.kind === "picture" || chart.kind === "histogram" });
     const host = element("div", { class: "wb-host" });
     const numbers = element("div", { class: "wb-numbers" });
-    const table = element("details", { class: "wb-data" }, [element("summary", {}, "Data table"), numbers]);
+    const table = element("details", { class: "wb-data" }, [element("summary", { "aria-label": `data table of ${chart.title}` }, "Data table"), numbers]);
     const node = element("section", { class: "wb-card", "data-gauge": name, "aria-label": chart.title }, [element("header", {}, [element("h4", {}, chart.title), log]), host, table]);
-    const drawn = new Chart(embed, host, chart, { dark: () => isDark(this.model.get("theme")), interpreted: this.model.get("interpreted"), painted: () => this.painted(node, table, numbers, drawn) });
+    const drawn = new Chart(embed, host, chart, { dark: () => isDark(this.model.get("theme")), interpreted: this.model.get("interpreted"), running: () => this.state.running, painted: () => this.painted(node, table, numbers, drawn) });
     table.addEventListener("toggle", () => table.open && numbers.replaceChildren(drawn.table()));
     return { node, log, chart: drawn, mark: JSON.stringify(chart) };
   }
@@ -342,10 +390,16 @@ class Panel {
   painted(node, table, numbers, drawn) {
     node.dataset.sent = drawn.sent ?? 0;
     globalThis.workbenchPaints?.push({ sent: drawn.sent, at: drawn.at, painted: performance.timeOrigin + performance.now() }); // for benchmarks
-    if (table.open) numbers.replaceChildren(drawn.table());
+    const now = performance.now();
+    if (!table.open || (this.state.running && now - (drawn.tabled ?? 0) < 3000)) return;
+    drawn.tabled = now;
+    const at = numbers.scrollTop;
+    numbers.replaceChildren(drawn.table());
+    numbers.scrollTop = at;
   }
 
   fill(from = ["data", "slow"]) {
+    this.model.send({ page: this.page, seen: this.model.get("data").sent ?? 0 });
     for (const data of from.map((trait) => this.model.get(trait))) {
       for (const [name, tables] of Object.entries(data.tables ?? {})) {
         const chart = this.charts.get(name)?.chart;
@@ -386,12 +440,11 @@ export default {
     watch.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });
     panel.show();
     panel.draw();
-    model.send({ view: 1 });
     return () => {
       for (const [name, react] of Object.entries(on)) model.off(name, react);
       watch.disconnect();
       panel.close();
-      model.send({ view: -1 });
+      model.send({ page: panel.page });
     };
   },
 };

@@ -131,7 +131,7 @@ class Replay:
 
     def select(self, number: int) -> None:
         """Select a setting."""
-        if number not in self.tracks:
+        if not isinstance(number, int) or number not in self.tracks:
             raise InputError(f"There is no branch {number}; there are {', '.join(map(str, self.tracks))}.")
         self.selected = number
 

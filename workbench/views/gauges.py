@@ -27,7 +27,7 @@ from PIL import Image
 
 from ..gauge import Gauge, Level, title_of, units_of
 from ..history import Track, reduced
-from ..schema import Variable
+from ..schema import Change, Variable
 from .curves import decimate
 from .extras import alt
 from .panels import GRADIENT
@@ -52,6 +52,24 @@ NUMBER = "datum.value == 0 || (abs(datum.value) >= 1e-3 && abs(datum.value) < 1e
 SHORT_NUMBER = "isFinite(datum.value) ? format(datum.value, '.2~g') : ''"
 
 Table = Mapping[str, Any]
+
+
+class Words(Sequence[str]):
+    """A column of words in runs: each of `words` so many `times`, which is how it is sent."""
+
+    def __init__(self, words: Sequence[str], times: Sequence[int]) -> None:
+        self.words, self.times = list(words), [int(n) for n in times]
+
+    def __len__(self) -> int:
+        return sum(self.times)
+
+    def __getitem__(self, place: Any) -> Any:
+        return [word for word, times in zip(self.words, self.times, strict=True) for _ in range(times)][place]
+
+    def __eq__(self, other: object) -> bool:
+        return self[:] == (other[:] if isinstance(other, Words) else other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -169,7 +187,7 @@ def _marks(x: Any) -> list[Any]:
     words = mark.mark_text(align=align, baseline="top", dx=dx, dy=dy, fontSize=10, clip=True)
     now = alt.Chart(alt.NamedData("now")).mark_rule(strokeWidth=2).encode(x=x)
     rule = mark.mark_rule(strokeDash=[1, 2], strokeWidth=1.4).encode(color=_given())
-    return [rule, words.encode(y=alt.value(0), text="text:N", color=_given()), now]
+    return [rule, words.encode(y=alt.value(0), text="text:N"), now]
 
 
 def _map(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
@@ -283,13 +301,15 @@ def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
             lines += _lines(track, steps, middle(values)[None], colour(track), MOST)
         else:
             lines += _lines(track, steps, values, colour(track), most)
-    levels = [level for level in levels_of(gauge, shown) if _is_near(level.value, low, high, logarithmic)]
+    every = levels_of(gauge, shown)
+    levels = [level for level in every if _is_near(level.value, low, high, logarithmic)]
     return {
         "lines": _stacked(lines),
         "ends": _stacked(_ends(lines)),
         "bands": _stacked(bands, ("step", "low", "high")),
         "references": _stacked(references),
         "levels": _with_sides(levels, low, high, logarithmic),
+        "about": {"text": [f"{level.text}: {number(level.value)}, beyond this axis" for level in every if level not in levels]},
         **_marked(shown),
     }
 
@@ -362,22 +382,29 @@ def _stacked(parts: Sequence[Mapping[str, Any]], numbers: Sequence[str] = ("step
     sizes = [len(part["step"]) for part in parts]
     columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0) for name in numbers}
     for name in ("line", "colour"):
-        columns[name] = [part[name] for part, size in zip(parts, sizes, strict=True) for _ in range(size)]
+        columns[name] = Words([part[name] for part in parts], sizes)
     return columns
 
 
 def marks_of(track: Track, last: int) -> list[tuple[int, str]]:
     """Steps and words of what was changed on a branch and of where it diverged; changes of one knob close together are one."""
-    found: list[tuple[int, str, Any, Any]] = []
+    found: list[list[Change]] = []
     for change in (c for c in track.changes if c.step >= track.start):
-        place = next((i for i, (step, knob, *_) in enumerate(found) if knob == change.knob and change.step - step <= NEAR * last), None)
-        if place is None:
-            found.append((change.step, change.knob, change.old, change.new))
-        else:
-            found[place] = (*found[place][:3], change.new)
-    marks = [(step, f"{knob} {_word(old)} → {_word(new)}") for step, knob, old, new in found if old != new]
+        near = next((group for group in found if group[0].knob == change.knob and change.step - group[-1].step <= NEAR * last), None)
+        near.append(change) if near else found.append([change])
+    marks = [(group[0].step, f"{group[0].knob} {' → '.join(map(_word, _course(group)))}") for group in found]
     lost = np.asarray(track.diverged)
     return marks + [(int(step), "diverged") for step in np.unique(lost[lost >= 0])]
+
+
+def _course(group: Sequence[Change]) -> list[Any]:
+    """What a knob was and became; of many values, as of a slider that is dragged, the last, and the farthest where it came back."""
+    first, last = group[0].old, group[-1].new
+    if first != last or len(group) == 1:
+        return [first, last]
+    between = [change.new for change in group[:-1]]
+    far = max(between, key=lambda value: abs(value - first)) if isinstance(first, int | float) else between[-1]
+    return [first, far, last]
 
 
 def _word(value: Any) -> str:
@@ -430,7 +457,13 @@ def _cells(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
         "value": grid.ravel(),
         "row": labels * len(kept),
     }
-    return {"cells": cells, **_marked(Shown([track], track, shown.until, shown.now))}
+    return {"cells": cells, "about": _about(track), **_marked(Shown([track], track, shown.until, shown.now))}
+
+
+def _about(track: Track, steps: Sequence[int] = ()) -> Table:
+    """Which run is seen, where there are several, and at which step."""
+    seed = [f"seed {track.seeds[0]} of {len(track.seeds)}"] if len(track.seeds) > 1 else []
+    return {"text": [track.name, *seed, *([f"step {steps[-1]}"] if len(steps) else [])]}
 
 
 def _rows(dims: Sequence[str], labels: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -452,6 +485,7 @@ def _pictures(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table
     size = min(PICTURE, ACROSS // max(1, across), DOWN // max(1, down))
     row, place = np.divmod(np.arange(len(pictures)), max(1, across))
     return {
+        "about": _about(track, steps),
         "pictures": {
             "left": MARGIN + size * place,
             "top": size * row,
