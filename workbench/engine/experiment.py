@@ -140,7 +140,7 @@ class Experiment:
                 raise
         return len(behind)
 
-    def change(self, **knobs: Any) -> Track:
+    def change(self, /, **knobs: Any) -> Track:
         """Change knobs of the selected branch from its next update on; the track that has them.
 
         Before the first update of a run they are just set. It is a new branch where the selected one was put back, and a new run where a
@@ -165,16 +165,16 @@ class Experiment:
         self._change(self.selected, new)
         return self.track
 
-    def parts(self, **knobs: Any) -> bool:
+    def parts(self, /, **knobs: Any) -> bool:
         """Whether `change` of these knobs begins another branch or run; InputError for a value that is not valid."""
         new = self._checked(knobs)
         return bool(new) and not self._is_untouched and (self.cursor is not None or any(map(self._is_fixed, new)))
 
-    def twin(self, **knobs: Any) -> Track:
+    def twin(self, /, **knobs: Any) -> Track:
         """Fork the selected branch where it stands; the copy, with these knobs changed, is selected, and the original goes on."""
         return self.branch(**knobs) if self.cursor is not None else self._fork(TWIN, self._arrived(self.selected), knobs)
 
-    def branch(self, **knobs: Any) -> Track:
+    def branch(self, /, **knobs: Any) -> Track:
         """Branch off at the step that the selected branch was put back to; the new branch is selected."""
         owner, step = self._owner(self.step)
         return self._fork(BRANCH, self._arrived(self.selected) if self.cursor is None else self.shelf.states[owner.number, step], knobs)

@@ -34,7 +34,8 @@ function unpacked(table) {
 }
 
 function rowsOf({ rows, columns }) {
-  const names = Object.keys(columns), out = new Array(rows);
+  const names = Object.keys(columns),
+    out = new Array(rows);
   for (let i = 0; i < rows; i++) {
     const row = {};
     for (const name of names) row[name] = columns[name][i];
@@ -61,7 +62,19 @@ function valuesAt({ rows, columns: { step, value, line, colour } }, at) {
 
 class Chart {
   constructor(embed, host, chart, options) {
-    Object.assign(this, { embed, host, chart, options, view: null, dirty: false, busy: false, gone: false, tables: {}, last: 1, cursor: null });
+    Object.assign(this, {
+      embed,
+      host,
+      chart,
+      options,
+      view: null,
+      dirty: false,
+      busy: false,
+      gone: false,
+      tables: {},
+      last: 1,
+      cursor: null,
+    });
     this.frame = host.appendChild(element("div", { class: "wb-vega" }));
     this.strip = chart.difference ? host.appendChild(element("div", { class: "wb-vega wb-strip" })) : null;
     this.readout = host.appendChild(element("div", { class: "wb-readout" }));
@@ -79,7 +92,8 @@ class Chart {
   }
 
   async build() {
-    const old = this.view, oldStrip = this.stripView;
+    const old = this.view,
+      oldStrip = this.stripView;
     const make = async (node, spec) => {
       const sized = inked(spec, this.options.dark());
       if (!JSON.stringify(sized.params ?? []).includes('"last"')) sized.params = [...(sized.params ?? []), { name: "last", value: 1 }];
@@ -142,9 +156,11 @@ class Chart {
 
   // The chart in words, for readers of screens, and the values under the pointer.
   tell() {
-    const table = this.tables.lines, now = performance.now();
+    const table = this.tables.lines,
+      now = performance.now();
     let text = this.chart.title;
-    if (this.told && this.options.running() && now - this.told < 2000 && /at step|:/.test(this.frame.getAttribute("aria-label") ?? "")) return this.read(this.cursor);
+    if (this.told && this.options.running() && now - this.told < 2000 && /at step|:/.test(this.frame.getAttribute("aria-label") ?? ""))
+      return this.read(this.cursor);
     if (table) {
       const said = [...valuesAt(table, this.last)].map(([line, at]) => `${line} at step ${at.step}: ${figure(at.value)}`);
       text = `${this.chart.title}. ${said.join("; ") || "nothing measured yet"}`;
@@ -196,7 +212,8 @@ class Chart {
   }
 
   readCells(cells, step) {
-    const found = cells.columns, latest = new Map();
+    const found = cells.columns,
+      latest = new Map();
     for (let i = 0; i < cells.rows; i++) if (found.step[i] <= step) latest.set(found.row[i], found.value[i]);
     this.readout.append(element("span", { class: "wb-faint" }, `step ${Math.round(step)}`));
     for (const [row, value] of latest) this.readout.append(element("span", { class: "wb-value" }, `${row}: ${figure(value)}`));
@@ -207,18 +224,26 @@ class Chart {
     const { lines, bars, cells, pictures } = this.tables;
     const source = lines ?? cells;
     if (!source) return pictures ? "A picture; its values are in the record's node “pictures”." : this.spread(bars);
-    const found = source.columns, name = cells ? "row" : "line";
-    const heads = [...new Set(found[name])], steps = [...new Set(found.step)].sort((a, b) => a - b);
+    const found = source.columns,
+      name = cells ? "row" : "line";
+    const heads = [...new Set(found[name])],
+      steps = [...new Set(found.step)].sort((a, b) => a - b);
     const every = Math.max(1, Math.ceil(steps.length / 12));
     const chosen = steps.filter((_, i) => i % every === 0 || i === steps.length - 1);
     const at = chosen.map((step) => valuesAt({ rows: source.rows, columns: { ...found, line: found[name], colour: [] } }, step));
-    return gridOf(["step", ...heads], chosen.map((step, i) => [String(step), ...heads.map((head) => figure(at[i].get(head)?.value ?? NaN))]));
+    return gridOf(
+      ["step", ...heads],
+      chosen.map((step, i) => [String(step), ...heads.map((head) => figure(at[i].get(head)?.value ?? NaN))]),
+    );
   }
 
   spread(bars) {
     if (!bars) return "Nothing measured yet.";
     const found = bars.columns;
-    return gridOf(["from", "of", "share"], Array.from({ length: bars.rows }, (_, i) => [figure(found.low[i]), found.line[i], figure(found.share[i])]));
+    return gridOf(
+      ["from", "of", "share"],
+      Array.from({ length: bars.rows }, (_, i) => [figure(found.low[i]), found.line[i], figure(found.share[i])]),
+    );
   }
 
   async fit() {
@@ -243,8 +268,20 @@ function datasets(view) {
 }
 
 function gridOf(heads, body) {
-  const line = (cells, tag) => element("tr", {}, cells.map((cell) => element(tag, {}, cell)));
-  return element("table", { class: "wb-table" }, [element("thead", {}, [line(heads, "th")]), element("tbody", {}, body.map((cells) => line(cells, "td")))]);
+  const line = (cells, tag) =>
+    element(
+      "tr",
+      {},
+      cells.map((cell) => element(tag, {}, cell)),
+    );
+  return element("table", { class: "wb-table" }, [
+    element("thead", {}, [line(heads, "th")]),
+    element(
+      "tbody",
+      {},
+      body.map((cells) => line(cells, "td")),
+    ),
+  ]);
 }
 
 function swatch(colour) {

@@ -20,7 +20,11 @@ function scaleOf(control) {
   const round = (value) => (whole ? Math.round(value) : Number(value.toPrecision(3)));
   if (log) {
     const [a, b] = [Math.log(low), Math.log(high)];
-    return { to: (p) => round(Math.exp(a + ((b - a) * p) / POSITIONS)), from: (v) => (POSITIONS * (Math.log(v) - a)) / (b - a), most: POSITIONS };
+    return {
+      to: (p) => round(Math.exp(a + ((b - a) * p) / POSITIONS)),
+      from: (v) => (POSITIONS * (Math.log(v) - a)) / (b - a),
+      most: POSITIONS,
+    };
   }
   if (whole && high - low <= POSITIONS) return { to: (p) => low + Math.round(p), from: (v) => v - low, most: high - low };
   return { to: (p) => round(low + ((high - low) * p) / POSITIONS), from: (v) => (POSITIONS * (v - low)) / (high - low), most: POSITIONS };
@@ -36,12 +40,28 @@ class Control {
     Object.assign(this, { control, press, held: false, sent: 0, waiting: null, restful: null, latest: [control.default, undefined] });
     this.id = `wb-${Math.random().toString(36).slice(2, 9)}`;
     const label = element("label", { for: this.id, class: "wb-label" }, control.label);
-    this.undo = element("button", { class: "wb-undo", type: "button", "aria-label": `reset ${control.label} to ${written(control, control.default)}`, title: `back to ${written(control, control.default)}`, onclick: () => press("default", { knob: control.name }) }, "↺");
+    this.undo = element(
+      "button",
+      {
+        class: "wb-undo",
+        type: "button",
+        "aria-label": `reset ${control.label} to ${written(control, control.default)}`,
+        title: `back to ${written(control, control.default)}`,
+        onclick: () => press("default", { knob: control.name }),
+      },
+      "↺",
+    );
     const mark = control.restarts ? element("span", { class: "wb-restarts", title: "another value begins a new run" }, "new run") : null;
-    const units = control.units ? element("span", { class: "wb-units" }, `${control.units}${/^(step|bit|pixel|character|example)$/.test(control.units) ? "s" : ""}`) : null;
+    const units = control.units
+      ? element("span", { class: "wb-units" }, `${control.units}${/^(step|bit|pixel|character|example)$/.test(control.units) ? "s" : ""}`)
+      : null;
     const acts = !enabled ? "; the same in all runs" : control.restarts ? "; another value begins a new run" : "; acts at the next step";
     const help = element("span", { class: "wb-help", id: `${this.id}-help` }, control.doc + acts);
-    this.node = element("div", { class: "wb-knob", "data-knob": control.name }, [element("div", { class: "wb-head" }, [label, mark, this.undo]), element("div", { class: "wb-input" }, [...this.inputs(), units]), help]);
+    this.node = element("div", { class: "wb-knob", "data-knob": control.name }, [
+      element("div", { class: "wb-head" }, [label, mark, this.undo]),
+      element("div", { class: "wb-input" }, [...this.inputs(), units]),
+      help,
+    ]);
     for (const input of this.node.querySelectorAll("input, select")) {
       input.setAttribute("aria-describedby", `${this.id}-help`);
       input.disabled = !enabled;
@@ -57,7 +77,11 @@ class Control {
       return [this.box];
     }
     if (control.kind === "choice") {
-      this.list = element("select", { ...named, onchange: () => this.send(control.choices[this.list.selectedIndex]) }, control.choices.map((choice) => element("option", {}, String(choice))));
+      this.list = element(
+        "select",
+        { ...named, onchange: () => this.send(control.choices[this.list.selectedIndex]) },
+        control.choices.map((choice) => element("option", {}, String(choice))),
+      );
       return [this.list];
     }
     if (control.kind === "text") {
@@ -88,7 +112,8 @@ class Control {
 
   // What was typed, if it is a number other than the one shown; anything else gives way to the real value.
   commit() {
-    const typed = this.number.value.trim(), value = Number(typed);
+    const typed = this.number.value.trim(),
+      value = Number(typed);
     if (typed !== "" && Number.isFinite(value) && typed !== figure(this.latest[0])) this.send(value);
     setTimeout(() => this.held || this.write(this.latest[0]), 600);
   }

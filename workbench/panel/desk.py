@@ -4,20 +4,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .. import opening
 from ..errors import InputError, unknown
 from ..gauge import Gauge, Level, default_gauges, title_of
 from ..glance import at_a_glance
-from ..history import Series, Track, is_picture
-from ..progress import counted
+from ..history import Track, is_picture
 from ..record import save
 from ..schema import Change
 from ..study import Prediction, Study
 from ..views import gauges as drawn
 from ..views.theme import word
 from . import words
+from .compare import Shipped, pinned
 from .controls import read_shared, seeds_of, shared
-from .replay import Replay, nearest, settings_of, track_of, variables_of
+from .replay import Replay
 from .script import script
 
 COMPARED = ("published", "shipped")
@@ -77,9 +76,7 @@ class Desk:
     goal: int = 0
     origin: int = 0
     reached: int = 0
-    _record: Any = None
-    _settings: Sequence[Any] = ()
-    _shipped: dict[tuple[int, ...], Track] = field(default_factory=dict)
+    _shipped: Shipped | None = None
 
     def __post_init__(self) -> None:
         declared = tuple(g for g in self.study.gauges if g.variable in self.source.variables)
@@ -224,14 +221,7 @@ class Desk:
 
     def pin(self) -> None:
         """Keep the curves of the selected branch as a reference, also over a reset."""
-        track = self.source.track
-        until = self.source.step
-        copy = replace(track, name=f"pinned: {words.of_branch(track, self.source.knobs)}", parent=None, start=0, own={}, changes=[])
-        for name in track.variables:
-            steps, values = track.series(name, until + 1)
-            if steps.size:
-                copy.own[name] = Series.of(steps.copy(), values.swapaxes(0, 1).copy())
-        self.pins = [*self.pins, copy]
+        self.pins = [*self.pins, pinned(self.source.track, self.source.step, self.source.knobs)]
 
     def unpin(self) -> None:
         """Remove all references."""
@@ -566,19 +556,10 @@ class Desk:
         return self.gauges[name]
 
     def _nearest_shipped(self) -> Track:
-        """The setting of the shipped record that is nearest to the knobs now, as a track."""
-        row, known = self.source.row, self.source.knobs
-        if self._record is None:
-            self._record = opening.open_record(self.study.name)
-            self._settings = settings_of(self._record, known)
-        setting = nearest(self._settings, row)
-        if setting.runs not in self._shipped:
-            variables = {name: v for name, v in variables_of(self._record).items() if name in self.source.variables}
-            self._shipped[setting.runs] = track_of(self._record, setting, variables, 0, "")
-        differs = [f"{n} {word(setting[n])}" for n in row if n in setting and setting[n] != row[n] and not known[n].follows]
-        track = self._shipped[setting.runs]
-        track.name = f"shipped record: {', '.join(differs) or 'the same knobs'}, {counted(len(setting.runs), 'seed')}"
-        return track
+        """The setting of the shipped record that is nearest to the knobs now."""
+        if self._shipped is None:
+            self._shipped = Shipped(self.study, self.source.knobs, self.source.variables)
+        return self._shipped.nearest(self.source.row)
 
     def _in_order(self) -> list[tuple[Track, int]]:
         """Branches below the one they left, with their depth."""

@@ -43,26 +43,60 @@ class Panel {
       this.presets.open = false;
       this.press(name, args);
     };
-    const named = setup.presets.map((p) => element("div", { class: "wb-preset" }, [button(p.name, () => begin("preset", { name: p.name }), { "data-preset": p.name }), element("span", { class: "wb-faint" }, p.doc)]));
-    this.presets = element("details", { class: "wb-menu" }, [element("summary", {}, "Presets"), element("div", { class: "wb-drop" }, named)]);
-    this.seeds = setup.seeds.map((count) => button(String(count), () => begin("seeds", { count }), { class: "wb-small", "data-seeds": count, title: `begin a run of ${count} seeds` }));
+    const named = setup.presets.map((p) =>
+      element("div", { class: "wb-preset" }, [
+        button(p.name, () => begin("preset", { name: p.name }), { "data-preset": p.name }),
+        element("span", { class: "wb-faint" }, p.doc),
+      ]),
+    );
+    this.presets = element("details", { class: "wb-menu" }, [
+      element("summary", {}, "Presets"),
+      element("div", { class: "wb-drop" }, named),
+    ]);
+    this.seeds = setup.seeds.map((count) =>
+      button(String(count), () => begin("seeds", { count }), {
+        class: "wb-small",
+        "data-seeds": count,
+        title: `begin a run of ${count} seeds`,
+      }),
+    );
     this.predicting = element("input", { type: "checkbox", onchange: () => this.press("predict") });
     this.device = element("span", { class: "wb-faint" });
     const controls = [this.presets];
-    if (!setup.varied) controls.push(element("span", { class: "wb-seeds", role: "group", "aria-label": "seeds" }, ["seeds ", ...this.seeds]));
+    if (!setup.varied)
+      controls.push(element("span", { class: "wb-seeds", role: "group", "aria-label": "seeds" }, ["seeds ", ...this.seeds]));
     if (setup.questions) controls.push(element("label", {}, [this.predicting, " predict first"]));
     const title = element("div", { class: "wb-title" }, [element("strong", {}, setup.title), this.device]);
     return element("div", { class: "wb-top" }, [title, ...controls, this.transport()]);
   }
 
   transport() {
-    this.play = button("▶ Run", () => this.press(this.state.running || this.state.working ? "pause" : "run"), { class: "wb-button wb-main", "aria-keyshortcuts": "R", title: "run or pause (R)", "data-press": "run" });
+    this.play = button("▶ Run", () => this.press(this.state.running || this.state.working ? "pause" : "run"), {
+      class: "wb-button wb-main",
+      "aria-keyshortcuts": "R",
+      title: "run or pause (R)",
+      "data-press": "run",
+    });
     const step = button("Step", () => this.press("step"), { "aria-keyshortcuts": "S", title: "one step (S)", "data-press": "step" });
     const twin = this.setup.varied ? "Beside" : "Twin";
-    this.twin = button(twin, () => this.press("twin"), { "aria-keyshortcuts": "T", title: this.setup.varied ? "another setting beside this one (T)" : "fork here: the original goes on beside the copy (T)", "data-press": "twin" });
+    this.twin = button(twin, () => this.press("twin"), {
+      "aria-keyshortcuts": "T",
+      title: this.setup.varied ? "another setting beside this one (T)" : "fork here: the original goes on beside the copy (T)",
+      "data-press": "twin",
+    });
     const reset = button("Reset", () => this.press("reset"), { title: "begin anew with these knobs", "data-press": "reset" });
-    this.limit = element("select", { "aria-label": "speed limit", onchange: () => this.press("speed", { limit: Number(this.limit.value) }) }, [0, 1, 5, 20, 50, 100].map((n) => element("option", { value: n }, n ? `${n} steps/s` : "full speed")));
-    return element("div", { class: "wb-transport", role: "toolbar", "aria-label": "transport" }, [this.play, step, this.twin, reset, this.limit]);
+    this.limit = element(
+      "select",
+      { "aria-label": "speed limit", onchange: () => this.press("speed", { limit: Number(this.limit.value) }) },
+      [0, 1, 5, 20, 50, 100].map((n) => element("option", { value: n }, n ? `${n} steps/s` : "full speed")),
+    );
+    return element("div", { class: "wb-transport", role: "toolbar", "aria-label": "transport" }, [
+      this.play,
+      step,
+      this.twin,
+      reset,
+      this.limit,
+    ]);
   }
 
   said() {
@@ -71,10 +105,20 @@ class Panel {
     this.spoken = element("span", { class: "wb-unseen", role: "status", "aria-live": "polite" });
     this.message = element("div", { class: "wb-message", role: "status" });
     this.problem = element("div", { class: "wb-problem", role: "alert" });
-    this.working = element("div", { class: "wb-line", hidden: true }, [element("progress", { max: 1, "aria-label": "training again" }), element("span", { class: "wb-faint" })]);
+    this.working = element("div", { class: "wb-line", hidden: true }, [
+      element("progress", { max: 1, "aria-label": "training again" }),
+      element("span", { class: "wb-faint" }),
+    ]);
     this.offer = element("div", { class: "wb-offer", role: "alert" });
     this.guess = element("div", { class: "wb-guess", role: "group", "aria-label": "prediction" });
-    return element("div", { class: "wb-said" }, [element("div", { class: "wb-line" }, [this.where, this.glance, this.spoken]), this.working, this.problem, this.offer, this.guess, this.message]);
+    return element("div", { class: "wb-said" }, [
+      element("div", { class: "wb-line" }, [this.where, this.glance, this.spoken]),
+      this.working,
+      this.problem,
+      this.offer,
+      this.guess,
+      this.message,
+    ]);
   }
 
   left() {
@@ -107,7 +151,11 @@ class Panel {
     this.latest = button("Latest", () => this.press("latest"), { title: "go to the end", "data-press": "latest" });
     this.memory = element("span", { class: "wb-faint wb-memory" });
     this.tree = element("ol", { class: "wb-tree", "aria-label": "branches" });
-    const line = element("div", { class: "wb-timeline" }, [element("span", { class: "wb-label" }, "timeline"), element("div", { class: "wb-track" }, [this.slider, this.ticks]), this.latest]);
+    const line = element("div", { class: "wb-timeline" }, [
+      element("span", { class: "wb-label" }, "timeline"),
+      element("div", { class: "wb-track" }, [this.slider, this.ticks]),
+      this.latest,
+    ]);
     return element("div", { class: "wb-time" }, [line, element("div", { class: "wb-line" }, [this.hint, this.memory]), this.tree]);
   }
 
@@ -130,7 +178,14 @@ class Panel {
     this.unpin = button("Unpin", () => this.press("unpin"));
     this.references = element("span", { class: "wb-faint" });
     const pin = button("Pin", () => this.press("pin"), { title: "keep these curves as a reference", "data-press": "pin" });
-    return element("div", { class: "wb-tools", role: "toolbar", "aria-label": "charts" }, [menu, ...compare, pin, this.unpin, this.keep(), this.references]);
+    return element("div", { class: "wb-tools", role: "toolbar", "aria-label": "charts" }, [
+      menu,
+      ...compare,
+      pin,
+      this.unpin,
+      this.keep(),
+      this.references,
+    ]);
   }
 
   keep() {
@@ -142,7 +197,11 @@ class Panel {
     load.addEventListener("change", () => load.value && this.press("load", { text: load.value }));
     const python = button("Copy Python", () => ask("python"), { "data-press": "python" });
     const shared = button("Share knobs", () => ask("shared"), { "data-press": "shared" });
-    const drop = element("div", { class: "wb-drop" }, [this.setup.saves ? element("div", {}, [name, save]) : null, element("div", {}, [python, shared, load]), this.text]);
+    const drop = element("div", { class: "wb-drop" }, [
+      this.setup.saves ? element("div", {}, [name, save]) : null,
+      element("div", {}, [python, shared, load]),
+      this.text,
+    ]);
     return element("details", { class: "wb-menu" }, [element("summary", {}, "Keep"), drop]);
   }
 
@@ -173,7 +232,10 @@ class Panel {
     this.band.checked = s.bands;
     for (const what of ["published", "shipped"]) if (this[what]) this[what].checked = s.compared.includes(what);
     this.unpin.hidden = !s.pins.length;
-    this.references.textContent = [...s.pins, s.shipped].filter(Boolean).map((name) => `┄ ${name}`).join("  ");
+    this.references.textContent = [...s.pins, s.shipped]
+      .filter(Boolean)
+      .map((name) => `┄ ${name}`)
+      .join("  ");
     for (const [name, box] of this.boxes) box.checked = s.shown.includes(name);
     this.timeline(s);
     this.grid.classList.toggle("wb-veiled", Boolean(s.guess && s.guess.answer === null));
@@ -205,7 +267,11 @@ class Panel {
   line(node, text) {
     if (!this.toggle(node, Boolean(text)) || node.dataset.text === text) return;
     node.dataset.text = text;
-    this.refill(node, text, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
+    this.refill(
+      node,
+      text,
+      button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }),
+    );
   }
 
   progress(working) {
@@ -221,7 +287,11 @@ class Panel {
     if (!this.toggle(this.problem, Boolean(s.problem)) || this.problem.dataset.mark === mark) return;
     this.problem.dataset.mark = mark;
     const back = s.kept.filter((step) => step < s.step).at(-1) ?? 0;
-    const ways = [button("Try again", () => this.press("run")), button(`Go back to step ${back}`, () => this.press("back", { step: back })), button("Reset", () => this.press("reset"))];
+    const ways = [
+      button("Try again", () => this.press("run")),
+      button(`Go back to step ${back}`, () => this.press("back", { step: back })),
+      button("Reset", () => this.press("reset")),
+    ];
     this.refill(this.problem, `Training stopped at step ${s.step}. ${s.problem} `, ...ways);
   }
 
@@ -230,7 +300,12 @@ class Panel {
     if (!this.toggle(this.offer, Boolean(offer)) || this.offer.dataset.mark === mark) return;
     this.offer.dataset.mark = mark;
     const ways = offer.ways.map((way) => button(way, () => this.press("choose", { way }), { "data-way": way }));
-    this.refill(this.offer, `${offer.text} `, ...ways, button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }));
+    this.refill(
+      this.offer,
+      `${offer.text} `,
+      ...ways,
+      button("✕", () => this.press("dismiss"), { class: "wb-close", "aria-label": "dismiss" }),
+    );
   }
 
   asked(s) {
@@ -239,12 +314,16 @@ class Panel {
     if (!this.toggle(this.guess, Boolean(guess)) || this.guess.dataset.mark === mark) return;
     this.guess.dataset.mark = mark;
     const parts = [element("strong", {}, guess.question)];
-    if (guess.answer === null) parts.push(...guess.answers.map((answer, place) => button(answer, () => this.press("answer", { place }), { "data-answer": place })));
+    if (guess.answer === null)
+      parts.push(...guess.answers.map((answer, place) => button(answer, () => this.press("answer", { place }), { "data-answer": place })));
     else if (guess.outcome === null) parts.push(` You said: ${guess.answers[guess.answer]}. Watch up to step ${guess.until}.`);
     else {
       const right = guess.answer === guess.outcome;
       const verdict = right ? "You were right" : `You said: ${guess.answers[guess.answer]}`;
-      parts.push(` ${verdict}${right ? "" : ". It was"}: ${guess.answers[guess.outcome]}. `, button("Go on", () => this.press("dismiss")));
+      parts.push(
+        ` ${verdict}${right ? "" : ". It was"}: ${guess.answers[guess.outcome]}. `,
+        button("Go on", () => this.press("dismiss")),
+      );
     }
     this.refill(this.guess, ...parts);
   }
@@ -256,14 +335,22 @@ class Panel {
     this.slider.setAttribute("aria-valuetext", `step ${s.step} of ${s.end}`);
     this.latest.disabled = s.step === s.end;
     this.memory.textContent = s.memory;
-    if (!this.moving) this.hint.textContent = s.working ? "" : s.past ? `back at step ${s.step}; change something to branch here` : s.replay ? "drag to move over the record" : "drag to go back";
+    if (!this.moving)
+      this.hint.textContent = s.working
+        ? ""
+        : s.past
+          ? `back at step ${s.step}; change something to branch here`
+          : s.replay
+            ? "drag to move over the record"
+            : "drag to go back";
     this.ticked(s);
     this.branches(s);
   }
 
   // At most so many ticks as can be told apart.
   ticked(s) {
-    const every = Math.ceil(s.kept.length / 120), kept = s.kept.filter((_, i) => i % every === 0);
+    const every = Math.ceil(s.kept.length / 120),
+      kept = s.kept.filter((_, i) => i % every === 0);
     const mark = `${kept.join()}|${s.end}`;
     if (mark === this.drawnTicks) return;
     this.drawnTicks = mark;
@@ -272,7 +359,8 @@ class Panel {
 
   // One row for each branch, which stays the same node while its numbers move: it can be clicked and keeps the focus.
   branches(s) {
-    const longest = Math.max(1, ...s.branches.map((b) => b.step)), numbers = s.branches.map((b) => b.number);
+    const longest = Math.max(1, ...s.branches.map((b) => b.step)),
+      numbers = s.branches.map((b) => b.number);
     for (const [number, row] of this.rows) {
       if (numbers.includes(number)) continue;
       if (row.node.contains(document.activeElement)) this.root.focus();
@@ -290,14 +378,28 @@ class Panel {
 
   branchRow(number) {
     const [name, words, bar, step] = ["wb-name", "wb-words", "wb-bar", "wb-faint"].map((name) => element("span", { class: name }));
-    const pick = element("button", { type: "button", class: "wb-branch", "data-branch": number, onclick: () => this.press("select", { number }) }, [name, words, bar, step]);
+    const pick = element(
+      "button",
+      { type: "button", class: "wb-branch", "data-branch": number, onclick: () => this.press("select", { number }) },
+      [name, words, bar, step],
+    );
     const rest = button("", () => this.press("rest", { number }), { class: "wb-small", "data-rest": number });
     const remove = button("✕", () => this.press("forget", { number }), { class: "wb-small", title: "remove" });
-    return { node: element("li", {}, [pick, element("span", { class: "wb-actions" }, [rest, remove])]), name, words, bar, step, pick, rest, remove };
+    return {
+      node: element("li", {}, [pick, element("span", { class: "wb-actions" }, [rest, remove])]),
+      name,
+      words,
+      bar,
+      step,
+      pick,
+      rest,
+      remove,
+    };
   }
 
   fillRow(row, b, s, longest) {
-    const share = (step) => `${(100 * step) / longest}%`, status = b.lost ? "diverged" : b.resting ? "resting" : "";
+    const share = (step) => `${(100 * step) / longest}%`,
+      status = b.lost ? "diverged" : b.resting ? "resting" : "";
     row.node.className = b.selected ? "wb-selected" : "";
     row.pick.setAttribute("aria-label", `${b.name}, ${b.words}, step ${b.step}${status ? `, ${status}` : ""}`);
     row.pick.setAttribute("aria-current", b.selected);
@@ -319,8 +421,9 @@ class Panel {
 
   foretell() {
     this.moving = true;
-    const step = this.snapped(), s = this.state;
-    const from = s.replay ? step : s.kept.filter((at) => at <= step).at(-1) ?? 0;
+    const step = this.snapped(),
+      s = this.state;
+    const from = s.replay ? step : (s.kept.filter((at) => at <= step).at(-1) ?? 0);
     this.slider.setAttribute("aria-valuetext", `step ${step} of ${s.end}`);
     this.hint.textContent = from === step ? `step ${step}` : `step ${step}: will be trained again from ${from}`;
     if (s.replay) this.press("back", { step });
@@ -334,7 +437,8 @@ class Panel {
 
   // Of a drag the kept step that is near enough to be meant; a key means what it says.
   snapped() {
-    const step = Number(this.slider.value), near = this.pointed ? this.state.end / 150 : 0;
+    const step = Number(this.slider.value),
+      near = this.pointed ? this.state.end / 150 : 0;
     const found = this.state.kept.filter((at) => Math.abs(at - step) <= near);
     return found.length ? found.reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a)) : step;
   }
@@ -352,7 +456,10 @@ class Panel {
   // Charts
 
   async draw() {
-    const embed = await (this.embed ??= embedOf(this.model));
+    const embed = await (this.embed ??= embedOf(this.model)).catch((error) => {
+      this.grid.replaceChildren(element("div", { class: "wb-problem" }, `Charts cannot be drawn on this page: ${error.message}`));
+    });
+    if (!embed) return;
     const wanted = this.model.get("charts");
     const focused = document.activeElement?.closest?.(".wb-card")?.dataset.gauge;
     for (const [name, card] of this.charts) {
@@ -366,7 +473,9 @@ class Panel {
       const card = this.card(name, chart, embed);
       this.charts.set(name, card);
       this.place(Object.keys(wanted));
-      card.chart.build().catch((error) => card.node.append(element("div", { class: "wb-problem" }, `This chart cannot be drawn: ${error.message}`)));
+      card.chart
+        .build()
+        .catch((error) => card.node.append(element("div", { class: "wb-problem" }, `This chart cannot be drawn: ${error.message}`)));
     }
     if (focused && !this.root.contains(document.activeElement)) (this.charts.get(focused)?.log ?? this.root).focus();
     this.fill();
@@ -377,12 +486,28 @@ class Panel {
   }
 
   card(name, chart, embed) {
-    const log = button("linear", () => this.press("scale", { gauge: name }), { class: "wb-small", title: "linear or logarithmic axis", hidden: chart.kind === "picture" || chart.kind === "histogram" });
+    const log = button("linear", () => this.press("scale", { gauge: name }), {
+      class: "wb-small",
+      title: "linear or logarithmic axis",
+      hidden: chart.kind === "picture" || chart.kind === "histogram",
+    });
     const host = element("div", { class: "wb-host" });
     const numbers = element("div", { class: "wb-numbers" });
-    const table = element("details", { class: "wb-data" }, [element("summary", { "aria-label": `data table of ${chart.title}` }, "Data table"), numbers]);
-    const node = element("section", { class: "wb-card", "data-gauge": name, "aria-label": chart.title }, [element("header", {}, [element("h4", {}, chart.title), log]), host, table]);
-    const drawn = new Chart(embed, host, chart, { dark: () => isDark(this.model.get("theme")), interpreted: this.model.get("interpreted"), running: () => this.state.running, painted: () => this.painted(node, table, numbers, drawn) });
+    const table = element("details", { class: "wb-data" }, [
+      element("summary", { "aria-label": `data table of ${chart.title}` }, "Data table"),
+      numbers,
+    ]);
+    const node = element("section", { class: "wb-card", "data-gauge": name, "aria-label": chart.title }, [
+      element("header", {}, [element("h4", {}, chart.title), log]),
+      host,
+      table,
+    ]);
+    const drawn = new Chart(embed, host, chart, {
+      dark: () => isDark(this.model.get("theme")),
+      interpreted: this.model.get("interpreted"),
+      running: () => this.state.running,
+      painted: () => this.painted(node, table, numbers, drawn),
+    });
     table.addEventListener("toggle", () => table.open && numbers.replaceChildren(drawn.table()));
     return { node, log, chart: drawn, mark: JSON.stringify(chart) };
   }
@@ -434,7 +559,14 @@ class Panel {
 export default {
   async render({ model, el }) {
     const panel = new Panel(model, el.appendChild(document.createElement("div")));
-    const on = { "change:state": () => panel.show(), "change:charts": () => panel.draw(), "change:data": () => panel.fill(["data"]), "change:slow": () => panel.fill(["slow"]), "change:theme": () => panel.themed(), "msg:custom": (message) => panel.heard(message) };
+    const on = {
+      "change:state": () => panel.show(),
+      "change:charts": () => panel.draw(),
+      "change:data": () => panel.fill(["data"]),
+      "change:slow": () => panel.fill(["slow"]),
+      "change:theme": () => panel.themed(),
+      "msg:custom": (message) => panel.heard(message),
+    };
     for (const [name, react] of Object.entries(on)) model.on(name, react);
     const watch = new MutationObserver(() => panel.themed());
     watch.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "class"] });

@@ -91,7 +91,7 @@ class Replay:
         self.at = min(self.at + 1, self.steps)
         return 1
 
-    def change(self, **knobs: Any) -> Track:
+    def change(self, /, **knobs: Any) -> Track:
         """Show the setting that has these values, or the nearest; InputError for a knob that does not vary in this record."""
         checked = self._checked(knobs)
         found = nearest(self.settings, dict(self.row) | checked, first=list(checked))
@@ -99,13 +99,13 @@ class Replay:
         self._show(number, found)
         return self.track
 
-    def twin(self, **knobs: Any) -> Track:
+    def twin(self, /, **knobs: Any) -> Track:
         """Another setting beside the selected one."""
         checked = self._checked(knobs)
         self.selected = self._add(nearest(self.settings, dict(self.row) | checked, first=list(checked)))
         return self.track
 
-    def branch(self, **knobs: Any) -> Track:
+    def branch(self, /, **knobs: Any) -> Track:
         """Another setting beside the selected one."""
         return self.twin(**knobs)
 
