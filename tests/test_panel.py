@@ -1,6 +1,8 @@
 """The panel without a screen: opening, knobs, twins, going back, the Python that makes the same runs, closing."""
 
 import re
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -415,3 +417,10 @@ def test_settings_that_fit_no_net_are_refused_and_the_run_stays():
             after = panel.state
             assert after.pop("message") and after | {"message": ""} == before | {"message": ""}
         assert TINY.items() <= dict(panel.knobs).items()
+
+
+def test_python_ends_in_peace_while_a_panel_trains():
+    code = "import workbench as wb\npanel = wb.explore('entropy_collapse', width=16, depth=1, context=8, batch=4)\n"
+    code += "panel.press('run')\npanel.wait(step=5)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

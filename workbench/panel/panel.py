@@ -1,5 +1,6 @@
 """The panel: a study, or a record of one, that a person can perturb and watch; with a screen or without."""
 
+import atexit
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -61,6 +62,7 @@ class Panel:
         self.front: Any = None
         self._player = Player(desk, self._publish)
         self._player.start()
+        atexit.register(self._player.close)  # a thread that computes while Python ends would crash it
         interrupts.opened(self)
 
     def press(self, button: str, **arguments: Any) -> None:
@@ -112,6 +114,7 @@ class Panel:
 
     def close(self) -> None:
         """Stop the thread, and take the panel off the screen."""
+        atexit.unregister(self._player.close)
         self._player.close()
         if self.front is not None:
             self.front.close()

@@ -1,5 +1,7 @@
 """The player: a thread that carries out commands and trains between them. Callbacks only put commands into its queue."""
 
+import os
+import sys
 import time
 import traceback
 from collections import deque
@@ -8,13 +10,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
-from threading import Condition, Thread
+from threading import Condition, Thread, current_thread, get_native_id
 from typing import Any
 
 from ..errors import InputError
 from .desk import COMMANDS, Desk
 
 HZ = 8.0
+NICE = 5
+PATIENCE = 5.0  # seconds to wait for a step to end
 SLOWEST = 0.5  # seconds between two publications, however long they take
 SHARE = 0.04  # of the time that publishing may take while it trains
 SPEED_WINDOW = 2.0
@@ -63,10 +67,12 @@ class Player(Thread):
         return task.done
 
     def close(self) -> None:
-        """Stop after the step that is being computed."""
+        """Stop after the step that is being computed, and wait for that, but not for ever."""
         with self._wake:
             self._closed = True
             self._wake.notify()
+        if self is not current_thread() and self.is_alive():
+            self.join(PATIENCE)
 
     @property
     def speed(self) -> float:
@@ -77,6 +83,7 @@ class Player(Thread):
 
     def run(self) -> None:
         """Until it is closed: a command if there is one, else a step if it is training, else wait."""
+        _give_way()
         while not self._closed:
             task = self._next()
             if task is not None:
@@ -197,6 +204,12 @@ class Player(Thread):
         if self.desk.running:
             self._took = min((self._took + took) / 2, SHARE * SLOWEST)
             self.busy["publishing"] += took
+
+
+def _give_way() -> None:
+    """Let the page and the kernel's other threads have the processor first, where threads have priorities of their own (Linux)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
 
 
 def _fits(task: Task, button: Callable[..., Any]) -> None:
