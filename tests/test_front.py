@@ -4,12 +4,13 @@ import json
 import time
 
 import pytest
-from panels_for_tests import closing, opened, trained
+from panels_for_tests import closing, desk_of, opened, trained
 
 import workbench as wb
 from workbench.panel import front as front_module
 from workbench.panel.desk import COMMANDS
 from workbench.panel.front import front_of
+from workbench.panel.player import Player
 
 
 @pytest.fixture(autouse=True)
@@ -157,17 +158,14 @@ def test_it_pauses_when_no_page_has_been_heard_of_for_a_minute():
 
 
 def test_while_it_trains_nothing_is_sent_before_what_was_sent_has_been_seen():
-    with opened() as panel:
-        front = shown(panel)
-        panel.desk.running = True
-        front.take(panel.desk, 1.0)
-        sent = front.data["sent"]
-        front.take(panel.desk, 1.0)
+    desk = desk_of(running=True)
+    front = front_of(desk, Player(desk, lambda: None))
+    for sent in (1, 1):
+        front.take(desk, 1.0)
         assert front.data["sent"] == sent
-        front._pressed(None, {"page": "a", "seen": sent}, [])
-        front.take(panel.desk, 1.0)
-        assert front.data["sent"] == sent + 1
-        panel.desk.running = False
+    front._pressed(None, {"page": "a", "seen": 1}, [])
+    front.take(desk, 1.0)
+    assert front.data["sent"] == 2
 
 
 def test_a_chart_that_cannot_be_drawn_is_said_and_the_others_are_shown(monkeypatch):

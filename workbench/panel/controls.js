@@ -73,19 +73,19 @@ class Control {
     const { control } = this;
     const named = { id: this.id, "aria-label": this.spoken() };
     if (control.kind === "switch") {
-      this.box = element("input", { ...named, type: "checkbox", onchange: () => this.send(this.box.checked) });
+      this.box = element("input", { ...named, type: "checkbox", onchange: () => this.settle(this.box.checked) });
       return [this.box];
     }
     if (control.kind === "choice") {
       this.list = element(
         "select",
-        { ...named, onchange: () => this.send(control.choices[this.list.selectedIndex]) },
+        { ...named, onchange: () => this.settle(control.choices[this.list.selectedIndex]) },
         control.choices.map((choice) => element("option", {}, String(choice))),
       );
       return [this.list];
     }
     if (control.kind === "text") {
-      this.field = element("input", { ...named, type: "text", onchange: () => this.send(this.field.value) });
+      this.field = element("input", { ...named, type: "text", onchange: () => this.settle(this.field.value) });
       return [this.field];
     }
     return this.slider(named);
@@ -114,8 +114,8 @@ class Control {
   commit() {
     const typed = this.number.value.trim(),
       value = Number(typed);
-    if (typed !== "" && Number.isFinite(value) && typed !== figure(this.latest[0])) this.send(value);
-    setTimeout(() => this.held || this.write(this.latest[0]), 600);
+    if (typed !== "" && Number.isFinite(value) && typed !== figure(this.latest[0])) this.settle(value);
+    else if (!this.held) this.write(this.latest[0]);
   }
 
   // Arrow keys move by whole numbers, or by a fiftieth of the slider, which is what a person sees move.
@@ -141,9 +141,22 @@ class Control {
     this.waiting = null;
     const value = this.scale.to(Number(this.range.value));
     if (value !== this.last) this.send(value);
+    this.release();
+  }
+
+  // A value that was chosen stays in sight until Python has answered: what is shown meanwhile may be older.
+  settle(value) {
+    this.held = true;
+    this.send(value);
+    this.release();
+  }
+
+  release() {
+    clearTimeout(this.restful);
     this.restful = setTimeout(() => {
       this.held = false;
       this.show(...this.latest);
+      if (this.number) this.write(this.latest[0]);
     }, 600);
   }
 
@@ -175,11 +188,12 @@ class Control {
     this.node.classList.toggle("wb-pending", pending !== undefined);
     if (value === this.control.default && document.activeElement === this.undo) this.node.querySelector("input, select").focus();
     this.undo.hidden = value === this.control.default;
+    if (this.held) return;
     if (this.box) this.box.checked = value;
     else if (this.list) this.list.selectedIndex = this.control.choices.indexOf(value);
     else if (this.field) {
       if (document.activeElement !== this.field) this.field.value = value;
-    } else if (!this.held) {
+    } else {
       this.range.value = Math.max(0, Math.min(this.scale.most, this.scale.from(Math.max(value, this.control.log ? 1e-300 : -Infinity))));
       if (document.activeElement !== this.number || this.number.value.trim() === "") this.write(value);
     }
