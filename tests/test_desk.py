@@ -153,8 +153,8 @@ def test_what_is_fixed_for_a_run_begins_a_new_one_that_is_marked_as_such():
     desk = advanced(desk_of(decoder), 3)
     desk.set(depth=2)
     assert desk.message == "run 2 begins at step 0: depth cannot change while a run trains. The others rest."
-    branch = desk.state()["branches"][1]
-    assert branch["kind"] == "new run: depth is fixed for a run" and branch["selected"] and desk.source.training == [2]
+    assert desk.source.track.kind == "new run: depth is fixed for a run"
+    assert desk.state()["branches"][1]["selected"] and desk.source.training == [2]
     desk.set(depth=3)
     assert len(desk.source.tracks) == 2 and desk.source.row["depth"] == 3
 
@@ -229,7 +229,7 @@ def test_there_are_as_many_branches_as_colours_however_they_come_about():
     assert len({branch["colour"] for branch in desk.state()["branches"]}) == MOST_TRACKS
     desk.set(lr=0.5)
     before = seen(desk)
-    for act in (desk.twin, desk.branch, lambda: desk.set(depth=2), lambda: desk._twin_from_start({"warmup": 3})):
+    for act in (desk.twin, lambda: desk.set(depth=2), lambda: desk._twin_from_start({"warmup": 3})):
         with pytest.raises(InputError, match="There are 8 branches, as many as colours tell apart; remove one first"):
             act()
     assert seen(desk) == before

@@ -91,8 +91,8 @@ def test_a_branch_is_drawn_from_where_it_began():
     branch = measured(track(2, start=4, parent=root), "loss", [4, 5], lambda step: 10.0 * step)
     found = lines_of(curve(root, branch)["lines"])
     assert found == {"run 1": ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]), "run 2": ([4, 5], [40, 50])}
-    steps, heights = drawn.heights(Gauge("loss"), LOSS, branch)
-    assert steps.tolist() == [0, 1, 2, 3, 4, 5] and heights.tolist() == [[0, 1, 2, 3, 40, 50]]
+    steps, values = branch.series("loss")
+    assert steps.tolist() == [0, 1, 2, 3, 4, 5] and values.tolist() == [[0, 1, 2, 3, 40, 50]]
 
 
 def test_a_curve_ends_where_one_looks_at():

@@ -100,6 +100,8 @@ def test_knobs_are_a_mapping_of_which_an_unknown_name_is_refused():
         for act in (lambda: panel.knobs["ir"], lambda: panel.knobs.update(ir=1), lambda: panel.knobs.pop("ir")):
             with pytest.raises(InputError, match="There is no knob 'ir'; did you mean 'lr'"):
                 act()
+        with pytest.raises(AttributeError):
+            panel.knobs.lr = 0.1  # not a knob: a new attribute would do nothing, without a word
 
 
 @pytest.mark.parametrize("seeds", [1, 4])
@@ -345,6 +347,7 @@ def test_a_saved_record_opens_and_is_replayed_with_its_branches(tmp_path):
         with pytest.raises(InputError, match=r"panel\.nc' exists; give another name"):
             panel.save(tmp_path / "panel.nc")
         assert (tmp_path / "panel.nc").read_bytes() == written
+        panel.save(tmp_path / "panel.nc", overwrite=True)
         (tmp_path / "file").write_text("")
         for path in (tmp_path / "file" / "panel.nc", tmp_path):
             with pytest.raises(InputError):
@@ -377,9 +380,10 @@ def test_closing_ends_the_thread_and_later_presses_are_refused():
     panel.press("run")
     panel.close()
     panel._player.join(5)
-    assert not panel._player.is_alive()
+    assert not panel._player.is_alive() and repr(panel).endswith(", closed>")
     panel.close()
-    for act in (lambda: panel.press("run"), lambda: panel.record, lambda: panel.knobs.update(lr=0.2), lambda: panel.save("a.nc")):
+    acts = (panel.wait, lambda: panel.press("run"), lambda: panel.record, lambda: panel.knobs.update(lr=0.2), lambda: panel.save("a.nc"))
+    for act in acts:
         with pytest.raises(InputError, match=r"This panel is closed; open another one with wb\.explore"):
             act()
 

@@ -45,6 +45,17 @@ def test_it_begins_at_step_0_of_the_setting_that_is_nearest():
     assert desk.source.step == 0 and desk.running
 
 
+def test_a_replay_says_where_its_setting_is_not_the_one_that_was_asked_for():
+    record = wb.run(parabola, steps=5, lr=RATES)
+    for knobs, message in (
+        (dict(lr=0.4), "The nearest setting of the record has lr 0.5 (asked: 0.4)."),
+        (dict(lr=0.1), ""),
+        ({}, ""),
+    ):
+        with closing(wb.explore(parabola, replay=wb.save(record, "replayed.nc", overwrite=True), **knobs)) as panel:
+            assert panel.state["message"] == message
+
+
 def test_it_moves_at_once_to_any_step_and_branches_nothing():
     desk, _ = replayed()
     for step in (17, 3, 20, 0):

@@ -16,13 +16,13 @@ def test_a_run_says_what_is_not_at_its_default():
     assert lines(desk) == ["run_1 = wb.run('study', lr=0.1, horizon=1000, seed=0, steps=3, mode='loop')"]
 
 
-def test_what_has_not_trained_is_left_out():
+def test_what_has_not_trained_is_only_named():
     desk = desk_of(decoder)
     assert lines(desk) == []
     advanced(desk, 3)
     desk.set(lr=0.1)
     desk.twin(lr=0.2)
-    assert len(lines(desk)) == 1
+    assert lines(desk)[1:] == ["# twin 2 left run 1 at step 3 and has not trained since"]
 
 
 def test_a_change_is_a_fork_of_what_was_before_it():

@@ -133,7 +133,7 @@ class Experiment:
         for number in behind:
             try:
                 self._advance(number)
-            except Exception as error:
+            except Exception as error:  # only noted; it is raised again
                 self.failed = number
                 self.resting.add(number)  # or it would stop the other branches at this step for ever
                 error.add_note(f"{self.tracks[number].name} stands at step {self.tracks[number].step} and rests.")

@@ -25,7 +25,8 @@ def record_of(experiment: Experiment, only: int | None = None) -> xr.DataTree:
     """The record of an experiment as it stands, a run for each branch and seed, told apart by the coordinate `branch`; or of one branch.
 
     A branch's runs hold its whole history, the steps before it left its parent included; knobs are those of update 0, and `timeline` has
-    what was changed later. Branches that stand at the last step have the last moment of every clock, as a finished run has. Pictures are
+    what was changed later. Every branch has the last moment of its last step: where it is the last of all on every clock, as a finished
+    run has it, else on the clocks that fire there. Pictures are
     in a node of their own, at the steps that were kept.
     """
     tracks = [track for number, track in experiment.tracks.items() if only in (None, number)]
@@ -49,13 +50,13 @@ def record_of(experiment: Experiment, only: int | None = None) -> xr.DataTree:
     record = blank(schema)
     for track in tracks:
         fill(record, Progress(runs[track.number], track.step, track.diverged.tolist()))
-        for item in (*_measured(track, numbers), *(experiment.closing(track.number, stop) if track.step == stop else ())):
+        for item in (*_measured(track, numbers), *_closing(experiment, track, stop)):
             if isinstance(item, Progress) or (item := _without_pictures(experiment, item)).values:
                 fill(record, replace(item, runs=runs[track.number]))
     record.attrs["layouts"] = json.dumps([_layout(experiment, number, places) for number, places in runs.items()])
     record.attrs["threads"] = experiment.threads
     record = with_nodes(record, timeline=_timeline(tracks, runs), **_pictures(experiment, tracks))
-    ends = np.concatenate([[track.step - (track.step < stop)] * len(track.seeds) for track in tracks])
+    ends = np.concatenate([[track.step or -1] * len(track.seeds) for track in tracks])
     events = [_as_far_as_measured(event, ends) for event in experiment.study.events if _can_be_read(record, event)]
     return with_claims(with_events(record, events), experiment.study.claims)
 
@@ -102,6 +103,15 @@ def _measured(track: Track, variables: list[Variable]) -> Iterator[Slab]:
         for at, part in zip(np.split(steps, gaps), np.split(values, gaps, axis=1), strict=True):
             if len(at):
                 yield Slab((), v.clock, at.tolist(), {v.name: part}, track.labels)
+
+
+def _closing(experiment: Experiment, track: Track, stop: int) -> list[Slab | Progress]:
+    """The last moment of a branch; of one that stands behind others on the clocks that fire at its step."""
+    try:
+        found = experiment.closing(track.number, track.step) if track.step else []
+    except Exception:  # a step that raises has no moment, and must not take with it what was measured before
+        return []
+    return [item for item in found if track.step == stop or isinstance(item, Progress) or track.step % item.clock == 0]
 
 
 def _without_pictures(experiment: Experiment, slab: Slab) -> Slab:

@@ -183,10 +183,6 @@ class Desk:
         if self.is_replay:
             self.message = f"{track.name} stands beside {origin}; choose its knobs."
 
-    def branch(self) -> None:
-        """Begin a branch at the step that one has gone back to."""
-        self.twin()
-
     def back(self, step: int) -> None:
         """Go to a step of the selected branch, training it again from the nearest kept state if need be."""
         step = _step_of(step)
@@ -293,9 +289,9 @@ class Desk:
         if self.guess and self.guess.outcome is not None:
             self.guess = None
 
-    def save(self, path: str) -> None:
-        """Write the record to a file, which must not exist."""
-        written = save(self.record(), path)
+    def save(self, path: str, overwrite: bool = False) -> None:
+        """Write the record to a file, which must not exist unless `overwrite`."""
+        written = save(self.record(), path, overwrite=overwrite)
         self.message = f"Saved to {written}; wb.open({str(written)!r}) opens it."
 
     # What can be asked for.
@@ -575,7 +571,6 @@ class Desk:
         return {
             "number": track.number,
             "name": track.name,
-            "kind": track.kind,
             "depth": depth,
             "colour": drawn.colour(track),
             "start": track.start,
@@ -596,6 +591,6 @@ def _step_of(value: Any) -> int:
 
 
 COMMANDS: Sequence[str] = (
-    "run", "pause", "step", "reset", "preset", "seeds", "load", "set", "default", "twin", "branch", "back", "latest", "select", "rest",
+    "run", "pause", "step", "reset", "preset", "seeds", "load", "set", "default", "twin", "back", "latest", "select", "rest",
     "forget", "pin", "unpin", "show", "scale", "band", "compare", "speed", "predict", "answer", "choose", "dismiss", "save",
 )  # fmt: skip

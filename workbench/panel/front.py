@@ -109,7 +109,7 @@ def _tables(desk: Desk, name: str) -> dict[str, Any]:
     """The tables of a gauge for the wire; what cannot be drawn is said, and everything else is shown."""
     try:
         return {data: packed(table) for data, table in desk.tables(name).items()}
-    except Exception as error:
+    except Exception as error:  # a study's own gauge may raise anything; the other charts go on
         desk.message = f"The chart {name!r} cannot be drawn: {type(error).__name__}: {error}"
         return {}
 
@@ -152,7 +152,6 @@ def charts_of(desk: Desk) -> dict[str, Any]:
             found[gauge.name] = {
                 "title": drawn.axis_title(gauge, variable),
                 "kind": gauge.kind,
-                "units": "" if variable.attrs.get("units", "1") == "1" else variable.attrs["units"],
                 "spec": drawn.chart(gauge, variable, logarithmic=desk.logarithmic[gauge.name]).to_dict(),
                 "difference": drawn.difference_chart(gauge, variable).to_dict() if gauge.kind == "curve" else None,
             }

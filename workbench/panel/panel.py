@@ -16,7 +16,7 @@ from ..study import Study
 from . import interrupts
 from .controls import seeds_of
 from .desk import Desk
-from .player import Player, Task
+from .player import CLOSED, Player, Task
 from .replay import Replay
 
 PATIENCE = 120.0
@@ -25,6 +25,8 @@ MEGABYTE = 2**20
 
 class Values(MutableMapping[str, Any]):
     """`panel.knobs`: the knobs of the selected branch; a value that is set acts from the next step on."""
+
+    __slots__ = ("_panel",)  # a knob set like an attribute is an error, not a new attribute
 
     def __init__(self, panel: "Panel") -> None:
         self._panel = panel
@@ -73,7 +75,9 @@ class Panel:
         self._ask(Task(button, arguments))
 
     def wait(self, step: int | None = None, seconds: float = PATIENCE) -> None:
-        """Until it has paused, or has reached a step; InputError if that takes longer than so many seconds."""
+        """Until it has paused, or has reached a step; InputError if that takes longer than so many seconds, or if the panel is closed."""
+        if self._player.is_closed:
+            raise InputError(CLOSED)
         end = time.monotonic() + seconds
         while (self.desk.running or self.desk.work is not None) and (step is None or self.desk.source.step < step):
             if time.monotonic() > end:
@@ -108,9 +112,9 @@ class Panel:
         """The tables that a gauge's chart is drawn from now, by the name of its data."""
         return self._ask(Task("tables", compute=lambda desk: desk.tables(gauge)))
 
-    def save(self, path: str | Path) -> None:
-        """Write the record to a file, which must not exist."""
-        self.press("save", path=str(path))
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the record to a file, which must not exist unless `overwrite`."""
+        self.press("save", path=str(path), overwrite=overwrite)
 
     def close(self) -> None:
         """Stop the thread, and take the panel off the screen."""
@@ -146,7 +150,8 @@ class Panel:
 
     def __repr__(self) -> str:
         here = self.desk.source
-        return f"<Panel of {self.desk.study.name}: {here.track.name} at step {here.step}, {'running' if self.desk.running else 'paused'}>"
+        now = "closed" if self._player.is_closed else "running" if self.desk.running else "paused"
+        return f"<Panel of {self.desk.study.name}: {here.track.name} at step {here.step}, {now}>"
 
 
 def explore(
@@ -170,7 +175,8 @@ def explore(
     """
     record = study if isinstance(study, xr.DataTree) else None
     found = _study(study)
-    row = _row(found, preset, knobs)
+    asked = {**(found.preset(preset).knobs if preset else {}), **knobs}
+    row = _row(found, asked)
     if record is None and replay:
         record = _record(found, replay)
     if isinstance(memory, bool) or not (isinstance(memory, int) and memory > 0):
@@ -179,7 +185,10 @@ def explore(
         raise InputError(f"predict is {predict!r}, and study {found.name!r} has no question to ask; open it without.")
     source, where = _replay(found, record, row) if record is not None else _experiment(found, row, seeds, device, memory)
     shown = {gauges} if isinstance(gauges, str) else set(gauges)
-    return Panel(Desk(found, source, where, shown=shown, predicting=predict))
+    desk = Desk(found, source, where, shown=shown, predicting=predict)
+    if desk.is_replay:
+        desk.message = desk.source.departure({name: row[name] for name in asked})
+    return Panel(desk)
 
 
 def _study(given: Any) -> Study:
@@ -203,9 +212,8 @@ def _record(study: Study, replay: Any) -> xr.DataTree:
     return record
 
 
-def _row(study: Study, preset: str | None, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    named = study.preset(preset).knobs if preset else {}
-    chosen = study.knobs().replace(**{**named, **knobs})
+def _row(study: Study, asked: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = study.knobs().replace(**asked)
     return {name: getattr(chosen, name) for name in specs(study.knobs)}
 
 

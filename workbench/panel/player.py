@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import InputError
 from .desk import COMMANDS, Desk
 
+CLOSED = "This panel is closed; open another one with wb.explore."
 HZ = 8.0
 NICE = 5
 PATIENCE = 5.0  # seconds to wait for a step to end
@@ -56,7 +57,7 @@ class Player(Thread):
         """Put a task into the queue, from any thread. Of values set one after the other on one knob only the last is carried out."""
         with self._wake:
             if self._closed:
-                task.done.set_exception(InputError("This panel is closed; open another one with wb.explore."))
+                task.done.set_exception(InputError(CLOSED))
                 return task.done
             last = self._tasks[-1] if self._tasks else None
             if last and task.name == last.name == "set" and set(task.arguments) == set(last.arguments):
@@ -73,6 +74,11 @@ class Player(Thread):
             self._wake.notify()
         if self is not current_thread() and self.is_alive():
             self.join(PATIENCE)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no commands any more."""
+        return self._closed
 
     @property
     def speed(self) -> float:
@@ -96,7 +102,7 @@ class Player(Thread):
                 continue
             if not self.desk.running or time.monotonic() - self._published >= max(1 / HZ, self._took / SHARE):
                 self._publish()
-        self._settle(InputError("This panel is closed; open another one with wb.explore."))
+        self._settle(InputError(CLOSED))
 
     def _next(self) -> Task | None:
         with self._wake:
@@ -129,7 +135,7 @@ class Player(Thread):
             button(**task.arguments)
             if task.name in ANSWERS:
                 self.desk.problem = ""
-        except Exception as error:
+        except Exception as error:  # whatever a study raises is said in the panel, and the thread goes on
             self._refuse(task, error)
             return
         if task.name == "pause":
@@ -157,7 +163,7 @@ class Player(Thread):
         except StopIteration:
             self.desk.work = None
             self._settle(None)
-        except Exception as error:
+        except Exception as error:  # as above
             self.desk.work = None
             self._say(error)
             self._settle(error)
@@ -176,7 +182,7 @@ class Player(Thread):
         self._next_step = max(self._next_step, now - 1 / HZ) + 1 / limit if limit else 0.0
         try:
             self.desk.advance()
-        except Exception as error:
+        except Exception as error:  # as above
             self._say(error)
         self._times.append(now)
         self.busy["training"] += time.perf_counter() - began

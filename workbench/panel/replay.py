@@ -17,6 +17,7 @@ from ..knobs import Spec
 from ..record import clocks_of
 from ..schema import Change, Variable
 from ..study import Study
+from ..views.theme import word
 
 SECONDS = 10.0  # in which a whole record goes by
 SETTING = "setting"
@@ -81,6 +82,11 @@ class Replay:
         """The knobs in which settings differ."""
         return varied_in(self.settings)
 
+    def departure(self, asked: Mapping[str, Any]) -> str:
+        """In what the selected setting is not what was asked for, as a sentence; empty if it is all that."""
+        other = [f"{name} {word(self.row[name])} (asked: {word(value)})" for name, value in asked.items() if self.row[name] != value]
+        return f"The nearest setting of the record has {', '.join(other)}." if other else ""
+
     @property
     def pace(self) -> float:
         """Steps per second at which a replay goes by."""
@@ -104,10 +110,6 @@ class Replay:
         checked = self._checked(knobs)
         self.selected = self._add(nearest(self.settings, dict(self.row) | checked, first=list(checked)))
         return self.track
-
-    def branch(self, /, **knobs: Any) -> Track:
-        """Another setting beside the selected one."""
-        return self.twin(**knobs)
 
     def begin(self, row: Mapping[str, Any], seeds: Sequence[int], *, alone: bool = True) -> int:
         """Show one setting alone, from the start."""

@@ -12,17 +12,24 @@ BEGINNING = -1
 
 
 def script(study: str, tracks: Iterable[Track], known: Mapping[str, Spec], layouts: Mapping[int, str], probes: Sequence[str] = ()) -> str:
-    """Lines of Python, parents before their branches; a branch that has not trained yet is left out.
+    """Lines of Python, parents before their branches; a branch that has not trained yet is only named.
 
     One seed alone comes out the same to the last bit; several do up to rounding after the first fork, which trains each seed by itself.
     """
-    lines = ["import workbench as wb", ""]
+    lines, tracks = ["import workbench as wb", ""], list(tracks)
     latest: dict[tuple[int, int], str] = {}
     trained = [track for track in tracks if track.step > track.start]
     roots = [above for track in trained for above in track.ancestors if above.parent is None]
     for track in sorted({track.number: track for track in (*roots, *trained)}.values(), key=lambda track: track.number):
         lines += _of_track(study, track, known, {"mode": layouts[track.number], **({"probes": list(probes)} if probes else {})}, latest)
+    lines += [
+        f"# {track.name} left {track.parent.name} at step {track.start} and has not trained since" for track in tracks if _is_fresh(track)
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _is_fresh(track: Track) -> bool:
+    return track.parent is not None and track.step == track.start
 
 
 def _of_track(

@@ -252,11 +252,6 @@ def has_differences(tracks: Sequence[Track]) -> bool:
     return bool(_with_parents(tracks))
 
 
-def heights(gauge: Gauge, variable: Variable, track: Track, until: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the heights (run, step) of a track's curve from step 0 on."""
-    return _heights(gauge, variable, track, until)
-
-
 def levels_of(gauge: Gauge, shown: Shown) -> list[Level]:
     """The levels of a gauge under the knobs of the selected track, and the published ones of its variable."""
     return [*gauge.levels(shown.selected.row), *shown.published]
