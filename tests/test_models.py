@@ -613,7 +613,7 @@ MODELS = {
 def gradient_step(shell: nn.Module) -> Callable:
     def step(params, buffers, x, temperature):
         def loss(params):
-            with taps.recording({"hidden": lambda h, knobs: h * knobs.temperature}, Live(temperature)) as frame:
+            with taps.recording({"hidden": lambda h, site: h * site.knobs.temperature}, Live(temperature)) as frame:
                 out = apply(shell, params, buffers, x, knobs=Live(temperature)).flatten(0, -2)
             return F.cross_entropy(out, torch.zeros(len(out), dtype=torch.int64)), (frame.seen, frame.kept)
 

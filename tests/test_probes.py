@@ -268,7 +268,7 @@ def test_validation_without_held_out_data_says_so():
 def test_another_loss_and_edits_of_the_learner_are_used_held_out():
     setup = decoder()
     state = lane(setup.states, 0)
-    setup.shared["loss"] = lambda readout, batch: readout.sum() * 0 + 7
+    setup.shared["loss"] = lambda readout, batch, knobs: readout.sum() * 0 + 7
     assert probes.validation_loss(state, setup.knobs, setup.shared, None) == 7
     right = torch.nn.functional.one_hot(setup.shared["evaluation"]["y"], VOCABULARY)
     setup.shared["edits"] = lambda knobs: {"readout": lambda x, knobs: right.to(x)}

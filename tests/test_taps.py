@@ -22,7 +22,7 @@ def test_a_recording_sees_what_is_tapped_and_kept():
 
 
 def test_an_edit_changes_every_tap_of_its_word_and_what_is_seen():
-    with taps.recording({"logits": lambda x, knobs: x * knobs}, 3.0) as frame, taps.scope("fake"):
+    with taps.recording({"logits": lambda x, site: x * site.knobs}, 3.0) as frame, taps.scope("fake"):
         assert torch.equal(taps.tap("0.logits", X), 3 * X)
         assert torch.equal(taps.tap("1.hidden", X), X)
     assert torch.equal(frame.seen["fake/0.logits"], 3 * X)
@@ -71,7 +71,7 @@ def test_layers_come_in_the_order_of_their_numbers():
 
 def test_taps_are_seen_under_vmap_and_gradients():
     def loss(w):
-        with taps.recording({"hidden": lambda x, knobs: 2 * x}) as frame:
+        with taps.recording({"hidden": lambda x, _: 2 * x}) as frame:
             return taps.tap("0.hidden", w * w).sum(), frame.seen["0.hidden"]
 
     slopes, hidden = torch.vmap(torch.func.grad(loss, has_aux=True))(torch.ones(3, 2))

@@ -6,31 +6,49 @@ recording is held in a plain module-level list, which torch.compile can trace (i
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor
 
-Edit = Callable[[Tensor, Any], Tensor]
+from . import noise
+
+
+class Site(NamedTuple):
+    """Where an edit acts: the tap's full name, the run's knobs, and a key of its own for what it draws (None outside training)."""
+
+    name: str
+    knobs: Any
+    key: Tensor | None
+
+
+Edit = Callable[[Tensor, Site], Tensor]
 
 
 class Frame:
     """What one forward pass left behind: `seen` tensors by tap name, `kept` new buffer values by buffer name."""
 
-    def __init__(self, edits: Mapping[str, Edit], knobs: Any) -> None:
-        self.edits, self.knobs = edits, knobs
+    def __init__(self, edits: Mapping[str, Edit], knobs: Any, key: Tensor | None) -> None:
+        self.edits, self.knobs, self.key = edits, knobs, key
         self.seen: dict[str, Tensor] = {}
         self.kept: dict[str, Tensor] = {}
         self.prefix = ""
+
+    def site(self, name: str) -> Site:
+        """The place of the full name `name` in this pass."""
+        return Site(name, self.knobs, None if self.key is None else noise.fold(self.key, name))
 
 
 _frames: list[Frame] = []
 
 
 class recording:
-    """`with recording(edits, knobs) as frame:` gathers the taps of the passes inside; `edits` maps a tap's last word to an edit."""
+    """`with recording(edits, knobs, key) as frame:` gathers the taps of the passes inside.
 
-    def __init__(self, edits: Mapping[str, Edit] | None = None, knobs: Any = None) -> None:
-        self.frame = Frame(edits or {}, knobs)
+    `edits` maps a tap's last word to an edit. What is drawn in the pass is drawn from `key`; without one nothing is.
+    """
+
+    def __init__(self, edits: Mapping[str, Edit] | None = None, knobs: Any = None, key: Tensor | None = None) -> None:
+        self.frame = Frame(edits or {}, knobs, key)
 
     def __enter__(self) -> Frame:
         _frames.append(self.frame)
@@ -66,7 +84,7 @@ def tap(name: str, x: Tensor) -> Tensor:
     if full in frame.seen:
         raise ValueError(f"Tap {full!r} occurs twice in one pass; put the loop's index into its name or wrap the pass in scope().")
     edit = frame.edits.get(last_word(name))
-    x = x if edit is None else edit(x, frame.knobs)
+    x = x if edit is None else edit(x, frame.site(full))
     frame.seen[full] = x
     return x
 
@@ -75,6 +93,11 @@ def keep(name: str, value: Tensor) -> None:
     """Hand a buffer's new value (BatchNorm statistics, power-iteration vectors) to the learner, which puts it into the state."""
     if _frames:
         _frames[-1].kept[name] = value
+
+
+def key_of(name: str) -> Tensor | None:
+    """The key from which a part of a model called `name` draws in this pass (dropout); None where nothing is to be drawn."""
+    return _frames[-1].site(_frames[-1].prefix + name).key if _frames else None
 
 
 def last_word(name: str) -> str:

@@ -15,7 +15,7 @@ class Loss(Knobs):
     z_loss: float = knob(0.0, 0.0, 1e-2, group="optimizer", doc="weight of the z-loss, the mean of log(Z)^2 of the output softmax")
 
 
-def cross_entropy(readout: Tensor, batch: Any) -> Tensor:
+def cross_entropy(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
     """Mean cross-entropy in nats of logits (..., classes) against integers `batch["y"]` (...); `batch["weight"]` weighs them."""
     losses = F.cross_entropy(readout.flatten(0, -2), batch["y"].flatten(), reduction="none")
     if "weight" not in batch:

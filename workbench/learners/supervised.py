@@ -14,18 +14,23 @@ from ..taps import Edit, recording
 from .losses import cross_entropy, z_penalty
 
 
+def _as_they_are(grads: Any, knobs: Any, now: Now) -> Any:
+    return grads
+
+
 @dataclass(frozen=True)
 class Supervised:
-    """Trains `model(knobs)` on `loss(readout, batch)` with the optimizer, schedule and rounding that the knobs describe.
+    """Trains `model(knobs)` on `loss(readout, batch, knobs)` with the optimizer, schedule and rounding that the knobs describe.
 
     `evaluation(knobs, device)` is a held-out batch that all runs share; `edits(knobs)` changes the model at its taps. A batch is a
-    mapping with the model's input "x".
+    mapping with the model's input "x". `disturbed(grads, knobs, now)` changes the gradients that the optimizer gets.
     """
 
     model: Callable[[Any], nn.Module]
-    loss: Callable[[Tensor, Any], Tensor] = cross_entropy
+    loss: Callable[[Tensor, Any, Any], Tensor] = cross_entropy
     evaluation: Callable[..., Any] | None = None
     edits: Callable[[Any], Mapping[str, Edit]] = numerics.edits
+    disturbed: Callable[[Any, Any, Now], Any] = _as_they_are
 
     def prepare(self, knobs: Any, key: Tensor) -> dict[str, Any]:
         """The model's structure (`model`, and `evaluator` in evaluation mode), traits of its parameters, held-out data, loss, edits."""
@@ -57,10 +62,10 @@ class Supervised:
         params, buffers = state["params"], state["buffers"]
 
         def objective(at: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
-            return self._objective(at, buffers, batch, knobs, shared["model"])
+            return self._objective(at, buffers, batch, knobs, shared["model"], now.key)
 
         grads, (total, (loss, frame)) = grad_and_value(objective, has_aux=True)(params)
-        grads = numerics.round_tree(grads, knobs, "gradients")
+        grads = self.disturbed(numerics.round_tree(grads, knobs, "gradients"), knobs, now)
         rate = schedules.rate(knobs, now.step)
         updates, optimizer = optimizers.chosen(knobs, shared["traits"]).update(grads, state["optimizer"], params, knobs, now.key, rate)
         optimizer = numerics.round_tree(optimizer, knobs, "optimizer_state")
@@ -97,11 +102,11 @@ class Supervised:
         same_kind = fresh.keys() == state["optimizer"].keys()
         return dict(params=params, buffers=buffers, optimizer=_carried(fresh, state["optimizer"]) if same_kind else fresh)
 
-    def _objective(self, params: Any, buffers: Any, batch: Any, knobs: Any, shell: nn.Module) -> tuple[Tensor, Any]:
-        with recording(self.edits(knobs), knobs) as frame:
+    def _objective(self, params: Any, buffers: Any, batch: Any, knobs: Any, shell: nn.Module, key: Tensor) -> tuple[Tensor, Any]:
+        with recording(self.edits(knobs), knobs, key) as frame:
             rounded = numerics.round_tree(params, knobs, "weights")
             readout = models.apply(shell, rounded, buffers, batch["x"], knobs=knobs)
-        loss = self.loss(readout, batch)
+        loss = self.loss(readout, batch, knobs)
         total = loss + z_penalty(readout, knobs) if hasattr(knobs, "z_loss") else loss
         return total, (loss, dict(seen=frame.seen, kept=frame.kept))
 

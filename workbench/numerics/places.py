@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..knobs import Knobs, between, knob
-from ..taps import Edit
+from ..taps import Edit, Site
 from .rounding import round_to, straight_through
 
 ACTIVATIONS = ("residual", "query", "key", "value", "hidden")
@@ -44,11 +44,11 @@ def edits(knobs: Any) -> dict[str, Edit]:
     """The tap edits, by last tap word, that round in the forward pass; places switched off or without a knob have none."""
     chosen: dict[str, Edit] = {}
     if _is_on(knobs, "activations"):
-        chosen |= dict.fromkeys(ACTIVATIONS, _round)
+        chosen |= dict.fromkeys(ACTIVATIONS, _round_tap)
     if _is_on(knobs, "logits"):
         chosen["logits"] = _round_logits
     if _is_on(knobs, "softmax"):
-        chosen["attention"] = _round
+        chosen["attention"] = _round_tap
     return chosen
 
 
@@ -77,6 +77,10 @@ def _round(x: Tensor, knobs: Any) -> Tensor:
     return straight_through(x, round_to(x, exponent_bits, mantissa_bits, saturate=knobs.saturate, finite_only=is_e4m3))
 
 
-def _round_logits(x: Tensor, knobs: Any) -> Tensor:
+def _round_tap(x: Tensor, site: Site) -> Tensor:
+    return _round(x, site.knobs)
+
+
+def _round_logits(x: Tensor, site: Site) -> Tensor:
     """Infinite logits, or ones as large as the dtype allows, are a mask: rounded they would turn NaN or let masked keys through."""
-    return torch.where(x.abs() < torch.finfo(x.dtype).max, _round(x, knobs), x)
+    return torch.where(x.abs() < torch.finfo(x.dtype).max, _round(x, site.knobs), x)

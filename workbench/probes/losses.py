@@ -38,7 +38,7 @@ def validation_accuracy(state, knobs, shared, key):
     return _held_out(_accuracy, state, knobs, shared)
 
 
-def _held_out(measure: Callable[[Tensor, Any], Tensor], state: Mapping[str, Any], knobs: Any, shared: Mapping[str, Any]) -> Tensor:
+def _held_out(measure: Callable[[Tensor, Any, Any], Tensor], state: Mapping[str, Any], knobs: Any, shared: Mapping[str, Any]) -> Tensor:
     """Mean of `measure` over shared["evaluation"], as the model in evaluation mode computes with the rounding of training."""
     if shared["evaluation"] is None:
         raise InputError("There is no held-out data to measure; give the learner an evaluation set or leave out the validation probes.")
@@ -49,7 +49,7 @@ def _held_out(measure: Callable[[Tensor, Any], Tensor], state: Mapping[str, Any]
         with recording(edits, knobs):
             readout = models.apply(shared["evaluator"], params, state["buffers"], part["x"], knobs=knobs)
         weights.append(part["weight"].sum() if "weight" in part else readout.new_tensor(len(part["x"])))
-        sums.append(measure(readout, part) * weights[-1])
+        sums.append(measure(readout, part, knobs) * weights[-1])
     return torch.stack(sums).sum() / torch.stack(weights).sum()
 
 
@@ -57,7 +57,7 @@ def _slices(batch: Mapping[str, Tensor], rows: int) -> list[dict[str, Tensor]]:
     return [{name: x[start : start + rows] for name, x in batch.items()} for start in range(0, len(batch["x"]), rows)]
 
 
-def _accuracy(readout: Tensor, batch: Any) -> Tensor:
+def _accuracy(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
     right = (readout.argmax(-1) == batch["y"]).to(readout.dtype)
     if "weight" not in batch:
         return right.mean()
