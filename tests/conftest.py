@@ -22,6 +22,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / ".pytest_cache" / "i
 # Absent where only the core dependencies are installed (`make test-oldest`); importing one of these marks a test file as not core.
 EXTRAS = {"altair", "anywidget", "build", "ipywidgets", "jinja2", "jupyterlab", "nbclient", "nbformat", "vl_convert"}
 EXTRAS |= {"browser", "notebook", "playwright", "voila"}  # tests/browser.py uses the other three
+EXTRAS |= {"gfloat", "pytorch_optimizer"}
 EXTRAS |= {f"workbench.{name}" for name in ("panel", "report", "studies", "testing", "views")}
 NOT_CORE = {"test_packaging.py", "test_style.py"}  # they call the tools of the dev extra
 

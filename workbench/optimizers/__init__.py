@@ -1,52 +1,47 @@
 """Optimizers as pure functions of one run; `chosen` picks one by its knob."""
 
-from collections.abc import Callable
-from typing import Any, Literal
-
-from ..errors import InputError
-from ..knobs import knob
-from .adam import Adam, adam, effective_step
+from .adabelief import AdaBelief, adabelief
+from .adam import Adam, adam
+from .choice import EveryOptimizer, Optimizers, chosen, effective_step
 from .clipping import Clipping, clip_global_norm, global_norm
 from .decay import Decay
-from .protocol import ROLES, Optimizer, Traits, of_role
+from .lion import lion
+from .muon import Muon, muon, orthogonalized
+from .perp_grad import PerpGrad, perp_grad
+from .protocol import ROLES, Optimizer, Traits, of_role, same_kind
 from .sgd import Momentum, sgd
+from .spam import Spam, spam, spam_scale
+from .stable_spam import StableSpam, stable_spam
 
 __all__ = [
     "ROLES",
+    "AdaBelief",
     "Adam",
     "Clipping",
     "Decay",
+    "EveryOptimizer",
     "Momentum",
+    "Muon",
     "Optimizer",
     "Optimizers",
+    "PerpGrad",
+    "Spam",
+    "StableSpam",
     "Traits",
+    "adabelief",
     "adam",
     "chosen",
     "clip_global_norm",
     "effective_step",
     "global_norm",
+    "lion",
+    "muon",
     "of_role",
+    "orthogonalized",
+    "perp_grad",
+    "same_kind",
     "sgd",
+    "spam",
+    "spam_scale",
+    "stable_spam",
 ]
-
-_OPTIMIZERS: dict[str, Callable[[Traits], Optimizer]] = {"adamw": adam, "sgd": sgd}
-
-
-class Optimizers(Adam, Momentum, Clipping, defaults={"weight_decay_kind": "coupled"}):
-    """Everything an optimizer of this package reads, and which one it is. The learning rate is in `schedules.Schedule`."""
-
-    optimizer: Literal["adamw", "sgd"] = knob("adamw", acts="switch", group="optimizer", doc="optimizer")
-
-
-def chosen(knobs: Any, traits: Traits | None = None) -> Optimizer:
-    """The optimizer these knobs describe, clipped if they can clip. Without a knob `optimizer` the group mixed in decides."""
-    name = getattr(knobs, "optimizer", None) or _implied(knobs)
-    optimizer = _OPTIMIZERS[name](traits or Traits())
-    return clip_global_norm(optimizer) if hasattr(knobs, "clip") else optimizer
-
-
-def _implied(knobs: Any) -> str:
-    for name, field in (("adamw", "beta1"), ("sgd", "momentum")):
-        if hasattr(knobs, field):
-            return name
-    raise InputError(f"The knobs {type(knobs).__name__} describe no optimizer; mix in Adam, Momentum or Optimizers.")

@@ -8,16 +8,16 @@ from torch import Tensor
 
 from ..knobs import between, knob
 from .decay import Decay, decayed_gradient, decayed_update
-from .protocol import Optimizer, Params, State, Traits
+from .protocol import Optimizer, Params, State, Traits, numbers
 
-_BELOW_ONE = between(0.0, 0.999999)
+BELOW_ONE = between(0.0, 0.999999)
 
 
 class Adam(Decay):
     """Settings of `adam`, by default those of torch.optim.AdamW without decay."""
 
-    beta1: float = knob(0.9, 0.0, 0.99, valid=_BELOW_ONE, group="optimizer", doc="decay rate of Adam's mean of gradients")
-    beta2: float = knob(0.999, 0.9, 0.9999, valid=_BELOW_ONE, group="optimizer", doc="decay rate of Adam's mean of squared gradients")
+    beta1: float = knob(0.9, 0.0, 0.99, valid=BELOW_ONE, group="optimizer", doc="decay rate of Adam's mean of gradients")
+    beta2: float = knob(0.999, 0.9, 0.9999, valid=BELOW_ONE, group="optimizer", doc="decay rate of Adam's mean of squared gradients")
     epsilon: float = knob(1e-8, 1e-15, 1e-3, log=True, group="optimizer", doc="what Adam adds to the root of the mean squared gradient")
 
 
@@ -27,12 +27,11 @@ def adam(traits: Traits | None = None) -> Optimizer:
     return Optimizer(partial(_init, traits), partial(_update, traits))
 
 
-def effective_step(state: State, knobs: Any, rate: float | Tensor, traits: Traits | None = None) -> dict[str, Tensor]:
+def effective_step(state: State, knobs: Any, rate: float | Tensor, traits: Traits) -> dict[str, Tensor]:
     """Adam's step per unit of m_hat, c rate / (sqrt(v_hat) + epsilon): geometric mean over the elements of each parameter; 0-dim each."""
-    traits = traits or Traits()
-    _, beta2, epsilon = _lanes(knobs, state["count"])
-    correction = _correction(beta2, state["count"].clamp(min=1))
-    logs = {name: torch.log(_denominator(v, correction, epsilon)).mean() for name, v in state["v"].items()}
+    beta2, epsilon = numbers(state["count"], knobs.beta2, knobs.epsilon)
+    second = correction(beta2, state["count"].clamp(min=1))
+    logs = {name: torch.log(denominator(v, second, epsilon)).mean() for name, v in state["v"].items()}
     return {name: rate * traits.scale(name) * torch.exp(-log) for name, log in logs.items()}
 
 
@@ -47,27 +46,23 @@ def _update(
     traits: Traits, grads: Params, state: State, params: Params, knobs: Any, key: Tensor | None, rate: float | Tensor
 ) -> tuple[Params, State]:
     count = state["count"] + 1
-    beta1, beta2, epsilon = _lanes(knobs, count)
-    first, second = _correction(beta1, count), _correction(beta2, count)
+    beta1, beta2, epsilon = numbers(count, knobs.beta1, knobs.beta2, knobs.epsilon)
+    first, second = correction(beta1, count), correction(beta2, count)
     updates, m, v = {}, {}, {}
     for name, p in params.items():
         g = decayed_gradient(name, grads[name], p, knobs, traits)
         m[name] = beta1 * state["m"][name] + (1 - beta1) * g
         v[name] = beta2 * state["v"][name] + (1 - beta2) * g * g
         del g  # a whole network may be one tensor: nothing of its size is held on to
-        updates[name] = decayed_update(name, m[name] / first / _denominator(v[name], second, epsilon), p, knobs, traits, rate)
+        updates[name] = decayed_update(name, m[name] / first / denominator(v[name], second, epsilon), p, knobs, traits, rate)
     return updates, {"count": count, "m": m, "v": v}
 
 
-def _lanes(knobs: Any, like: Tensor) -> tuple[Tensor, ...]:
-    # Of one dtype first: 1 - beta and the bias correction must see the same rounded beta.
-    return tuple(torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in (knobs.beta1, knobs.beta2, knobs.epsilon))
-
-
-def _correction(beta: Tensor, count: Tensor) -> Tensor:
+def correction(beta: Tensor, count: Tensor) -> Tensor:
     """1 - beta^count without cancellation."""
     return -torch.expm1(count * torch.log(beta))
 
 
-def _denominator(v: Tensor, correction: Tensor, epsilon: Tensor) -> Tensor:
-    return torch.sqrt(v / correction) + epsilon
+def denominator(v: Tensor, second: Tensor, epsilon: Tensor) -> Tensor:
+    """sqrt(v_hat) + epsilon, with `second` the bias correction of v."""
+    return torch.sqrt(v / second) + epsilon

@@ -1,6 +1,5 @@
 """Clipping of gradients before the optimizer sees them."""
 
-from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..knobs import Knobs, at_least, knob
-from .protocol import Optimizer, Params, State
+from .protocol import Changed, Optimizer, Params, State
 
 
 class Clipping(Knobs):
@@ -35,20 +34,4 @@ def _update(
     norm = global_norm(grads)
     clip = torch.as_tensor(knobs.clip, dtype=norm.dtype, device=norm.device)
     share = torch.where(clip > 0, (clip / (norm + 1e-6)).clamp(max=1), 1.0)
-    return inner.update(_Scaled(grads, share), state, params, knobs, key, rate)
-
-
-class _Scaled(Mapping[str, Tensor]):
-    """Tensors times a factor, each made when it is asked for, so that no second copy of all gradients is held."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], factor: Tensor) -> None:
-        self.tensors, self.factor = tensors, factor
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.factor * self.tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
+    return inner.update(Changed(grads, lambda _, grad: share * grad), state, params, knobs, key, rate)

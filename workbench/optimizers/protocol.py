@@ -1,9 +1,10 @@
 """What an optimizer is, and what it may need to know of single parameters."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ..errors import unknown
@@ -35,16 +36,53 @@ class Optimizer(NamedTuple):
     update: Update
 
 
+def same_kind(one: State, other: State) -> bool:
+    """Whether a run can go on from `one` under the optimizer of `other`: both keep the same trees of tensors, as Adam's and SPAM's m and v.
+
+    What only one of them keeps beside these, such as the number of SPAM's last reset, begins neutral or is left behind.
+    """
+    return _trees(one) == _trees(other)
+
+
+def _trees(state: State) -> set[str]:
+    return {name for name, value in state.items() if isinstance(value, dict)}
+
+
+class Changed(Mapping[str, Tensor]):
+    """Tensors through `change(name, tensor)`, each made when it is asked for, so that no second copy of all gradients is held."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], change: Callable[[str, Tensor], Tensor]) -> None:
+        self.tensors, self.change = tensors, change
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.change(name, self.tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def numbers(like: Tensor, *values: float | Tensor) -> tuple[Tensor, ...]:
+    """Knobs as 0-dim tensors of the dtype of `like`: what is computed of a knob in two places must see the same rounded value."""
+    return tuple(torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in values)
+
+
 @dataclass(frozen=True)
 class Traits:
-    """What differs between parameters, by name: multipliers of the learning rate (1 if absent), and which decay (None: all)."""
+    """What differs between parameters, by name.
+
+    Multipliers of the learning rate (1 if absent), which decay (None: all), and which are matrices inside the network.
+    """
 
     scales: Mapping[str, float | Tensor] = field(default_factory=dict)
     decayed: frozenset[str] | None = None
+    matrices: frozenset[str] = frozenset()
 
     def check(self, params: Params) -> None:
         """InputError for a name that is no parameter's."""
-        for name in [*self.scales, *(self.decayed or ())]:
+        for name in [*self.scales, *(self.decayed or ()), *self.matrices]:
             if name not in params:
                 raise unknown("parameter", name, params)
 
