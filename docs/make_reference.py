@@ -36,7 +36,7 @@ def _of_knob(spec: Spec) -> list[str]:
     numeric = spec.type in (int, float) and not spec.choices
     valid = str(spec.valid) if numeric else ", ".join(map(str, spec.choices)) or ("true, false" if spec.type is bool else "text")
     default = "the run's steps" if spec.follows else _text(spec)
-    return [f"`{spec.name}`", spec.doc, default, valid, spec.units, spec.acts]
+    return [f"`{spec.name}`", spec.hint, default, valid, spec.units, spec.acts]
 
 
 def _text(spec: Spec) -> str:

@@ -14,7 +14,7 @@ LAYERS = {
     "vocabulary": ("errors knobs dims places probe view gauge claim design study schema catalogue", "", "torch xarray altair"),
     "parts": ("noise taps numerics optimizers schedules models inputs tasks", "vocabulary", "xarray altair"),
     "learning": ("learners probes", "vocabulary parts", "xarray altair"),
-    "record": ("record history glance events sensitivity store opening progress atlas", "vocabulary", "torch altair"),
+    "record": ("record history glance events sensitivity store older opening progress atlas", "vocabulary", "torch altair"),
     "engine": ("engine", "vocabulary parts learning record", "altair"),
     "views": ("views", "vocabulary record", "torch"),
     "report": ("report", "vocabulary record views", "torch"),

@@ -71,6 +71,17 @@ class Spec:
     group: str
     follows: str
     begins: str
+    simulated: bool | None
+
+    @property
+    def hint(self) -> str:
+        """What the knob does, and whether a number format that it sets is simulated or a real dtype."""
+        return self.doc + {None: "", True: " (simulated)", False: " (real dtype)"}[self.simulated]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the coordinate in the record."""
+        return dict(units=self.units, long_name=self.doc) | ({} if self.simulated is None else dict(simulated=int(self.simulated)))
 
     @property
     def is_lane(self) -> bool:
@@ -132,16 +143,18 @@ def knob(
     group: str = "",
     follows: Literal["", "steps"] = "",
     begins: str = "",
+    simulated: bool | None = None,
 ) -> Any:
     """A field of a `Knobs` class.
 
     `low` and `high` span the slider; only `valid` is enforced (by default: at least 0, or above 0 on a log scale).
     `acts` is one of `ACTS`; numbers with a fraction act live unless said otherwise, everything else is a shape. In a run, a knob that
     `follows` the number of steps has that for its default; one that is a stretch of steps says which knob holds the step where it `begins`.
+    A knob of number formats says whether they are `simulated` in a wider dtype or real dtypes.
     """
     valid = valid or (above(0.0) if log else at_least(0.0))
-    metadata = dict(low=low, high=high, valid=valid, log=log, units=units, doc=doc, acts=acts, group=group, follows=follows, begins=begins)
-    return field(default=default, metadata=metadata)
+    said = dict(units=units, doc=doc, acts=acts, group=group, follows=follows, begins=begins, simulated=simulated)
+    return field(default=default, metadata=dict(low=low, high=high, valid=valid, log=log, **said))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))

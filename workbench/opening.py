@@ -7,6 +7,7 @@ import xarray as xr
 
 from .catalogue import entries
 from .errors import InputError, unknown
+from .older import brought_up
 from .places import datasets
 from .record import MARK, of_each_run
 from .schema import VERSION
@@ -45,7 +46,7 @@ def _read(path: Path) -> xr.DataTree:
         options = dict(consolidated=False) if engine == "zarr" else {}
         with xr.open_datatree(path, engine=engine, decode_times=False, **options) as tree:
             _check(tree, path)
-            loaded = of_each_run(tree.load())
+            loaded = brought_up(of_each_run(tree.load()))
     except InputError:
         raise
     except Exception as error:  # netCDF4, h5 and zarr raise many kinds for a broken file; all mean the same to a person

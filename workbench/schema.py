@@ -25,7 +25,7 @@ class Schema:
     """Runs, variables, dimension labels and attributes of a record to be."""
 
     rows: Sequence[Mapping[str, Any]]
-    columns: Mapping[str, Mapping[str, str]]
+    columns: Mapping[str, Mapping[str, Any]]
     variables: Sequence[Variable]
     labels: Mapping[str, Sequence[Any]]
     phases: Sequence[tuple[str, int]]

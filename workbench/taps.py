@@ -89,6 +89,11 @@ def tap(name: str, x: Tensor) -> Tensor:
     return x
 
 
+def is_edited(word: str) -> bool:
+    """Whether this pass changes the taps of this last word: a model may then make a tensor apart that it need not make else."""
+    return bool(_frames) and word in _frames[-1].edits
+
+
 def keep(name: str, value: Tensor) -> None:
     """Hand a buffer's new value (BatchNorm statistics, power-iteration vectors) to the learner, which puts it into the state."""
     if _frames:

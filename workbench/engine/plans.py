@@ -106,7 +106,7 @@ def plan(
         cohorts = cohorts_of(study, rows, measured, device, dtype)
     schema = Schema(
         rows=rows,
-        columns={name: dict(units=spec.units, long_name=spec.doc) for name, spec in specs(study.knobs).items()},
+        columns={name: spec.attrs for name, spec in specs(study.knobs).items()},
         variables=[Variable(p.name, p.every, p.dims, p.dtype, p.attrs) for p in measured],
         labels=_union([cohort.labels for cohort in cohorts]),
         phases=phase_starts(study.phases, steps),

@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import grad_and_value
 
 from .. import models, numerics, optimizers, schedules
+from ..numerics import loss_scaling
 from ..optimizers import Traits, of_role
 from ..study import Moment, Now, Terms
 from ..taps import Edit, recording
@@ -20,7 +22,7 @@ def _as_they_are(grads: Any, knobs: Any, now: Now) -> Any:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Trains `model(knobs)` on `loss(readout, batch, knobs)` with the optimizer, schedule and rounding that the knobs describe.
+    """Trains `model(knobs)` on `loss(readout, batch, knobs)` with optimizer, schedule, rounding and loss scaling as the knobs say.
 
     `evaluation(knobs, device)` is a held-out batch that all runs share; `edits(knobs)` changes the model at its taps. A batch is a
     mapping with the model's input "x". `disturbed(grads, knobs, now)` changes the gradients that the optimizer gets.
@@ -41,7 +43,7 @@ class Supervised:
             model=shell,
             evaluator=models.build(self.model, knobs).eval(),
             roles=roles,
-            traits=Traits(scales, of_role(roles, "matrix", "embedding", "readout")),
+            traits=Traits(scales, of_role(roles, "matrix", "embedding", "readout"), frozenset(_matrices(shell, roles))),
             evaluation=self.evaluation(knobs, key.device) if self.evaluation else None,
             loss=self.loss,
             edits=self.edits,
@@ -49,26 +51,35 @@ class Supervised:
 
     def coords(self, knobs: Any, shared: Mapping[str, Any]) -> dict[str, list[str]]:
         """Labels of the dimensions `tensor` (all parameters) and `matrix` (those of two axes inside the network)."""
-        shapes = {name: p.ndim for name, p in shared["model"].named_parameters()}
-        return dict(tensor=list(shapes), matrix=[n for n, ndim in shapes.items() if ndim == 2 and shared["roles"][n] == "matrix"])
+        tensors = [name for name, _ in shared["model"].named_parameters()]
+        return dict(tensor=tensors, matrix=_matrices(shared["model"], shared["roles"]))
 
     def init(self, key: Tensor, knobs: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
-        """Parameters, buffers and optimizer state before the first update."""
+        """Parameters, buffers, optimizer state and dynamic loss scale before the first update."""
         params, buffers = models.initialize(shared["model"], key, knobs)
-        return dict(params=params, buffers=buffers, optimizer=optimizers.chosen(knobs, shared["traits"]).init(params))
+        optimizer = optimizers.chosen(knobs, shared["traits"]).init(params)
+        return dict(params=params, buffers=buffers, optimizer=optimizer, **loss_scaling.begin(knobs, key.device))
 
     def step(self, state: Mapping[str, Any], batch: Any, knobs: Any, shared: Mapping[str, Any], now: Now) -> tuple[dict[str, Any], Moment]:
-        """One update; the moment holds loss, objective, grads, updates, params, buffers, optimizer, taps, readout, rate, loss_at."""
+        """One update; the moment holds loss, objective, grads, updates, params, buffers, optimizer, taps, rate, loss_at, key.
+
+        `grads` are as the optimizer gets them; `loss_at(params)` is the objective without rounding of gradients and without loss scale.
+        Of loss scaling the moment holds loss_scale (None without) and skipped, whether the update was left out.
+        """
         params, buffers = state["params"], state["buffers"]
-
-        def objective(at: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
-            return self._objective(at, buffers, batch, knobs, shared["model"], now.key)
-
-        grads, (total, (loss, frame)) = grad_and_value(objective, has_aux=True)(params)
-        grads = self.disturbed(numerics.round_tree(grads, knobs, "gradients"), knobs, now)
+        scale = loss_scaling.scale_of(knobs, state)
+        scaled_grads, total, loss, frame = self._backward(state, batch, knobs, shared["model"], now.key, scale)
+        grads = self.disturbed(loss_scaling.unscaled(scaled_grads, scale), knobs, now)
         rate = schedules.rate(knobs, now.step)
         updates, optimizer = optimizers.chosen(knobs, shared["traits"]).update(grads, state["optimizer"], params, knobs, now.key, rate)
-        optimizer = numerics.round_tree(optimizer, knobs, "optimizer_state")
+        new = dict(optimizer=numerics.round_tree(optimizer, knobs, "optimizer_state", now.key))
+        skipped: Tensor | bool = False
+        if loss_scaling.is_dynamic(knobs):
+            skipped = loss_scaling.overflow(scaled_grads)
+            updates = loss_scaling.unless(skipped, updates, {name: torch.zeros_like(p) for name, p in params.items()})
+            new["optimizer"] = loss_scaling.unless(skipped, new["optimizer"], state["optimizer"])
+            new["loss_scale"] = loss_scaling.updated(state["loss_scale"], skipped, knobs.loss_scale_interval)
+        exact = knobs.filled({"round_gradients": "no"})
         moment = Moment(
             loss=loss,
             objective=total,
@@ -76,22 +87,25 @@ class Supervised:
             updates=updates,
             params=params,
             buffers=buffers,
-            optimizer=optimizer,
+            optimizer=new["optimizer"],
             taps=frame["seen"],
             rate=rate,
-            loss_at=lambda at: objective(at)[0],
+            loss_at=lambda at: self._objective(at, buffers, batch, exact, shared["model"], now.key)[0],
+            loss_scale=scale,
+            skipped=skipped,
             batch=batch,
             knobs=knobs,
             shared=shared,
+            key=now.key,
         )
         moved = {name: p + updates[name] for name, p in params.items()}
-        return dict(params=moved, buffers={**buffers, **frame["kept"]}, optimizer=optimizer), moment
+        return dict(params=moved, buffers={**buffers, **frame["kept"]}, **new), moment
 
     def adapt(self, state: Mapping[str, Any], key: Tensor, old: Terms, new: Terms) -> dict[str, Any]:
         """The state carried over to other static knobs: leaves of the same name and shape are kept, new ones begin neutral.
 
         Where sigmaReparam goes, the weights become those that were applied. Raises InputError naming the leaf whose shape does
-        not fit. Moments of an optimizer of another kind start at zero.
+        not fit. Moments of an optimizer of another kind start at zero, a dynamic loss scale where its knob says.
         """
         knobs, shared = new
         params, buffers = state["params"], state["buffers"]
@@ -99,16 +113,34 @@ class Supervised:
             params = models.effective_weights(old.shared["model"], params, buffers)
         params, buffers = models.initialize(shared["model"], key, knobs, given={**params, **buffers})
         fresh = optimizers.chosen(knobs, shared["traits"]).init(params)
-        same_kind = fresh.keys() == state["optimizer"].keys()
-        return dict(params=params, buffers=buffers, optimizer=_carried(fresh, state["optimizer"]) if same_kind else fresh)
+        goes_on = optimizers.same_kind(state["optimizer"], fresh)
+        optimizer = _carried(fresh, state["optimizer"]) if goes_on else fresh
+        begun = loss_scaling.begin(knobs, key.device)
+        return dict(params=params, buffers=buffers, optimizer=optimizer, **{name: state.get(name, leaf) for name, leaf in begun.items()})
+
+    def _backward(
+        self, state: Mapping[str, Any], batch: Any, knobs: Any, shell: nn.Module, key: Tensor, scale: float | Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor, Any]:
+        """Gradients of the scaled objective, rounded; and the objective, the loss and what the pass left behind."""
+
+        def scaled(at: Mapping[str, Tensor]) -> tuple[Tensor, Any]:
+            total, aside = self._objective(at, state["buffers"], batch, knobs, shell, key)
+            return total if scale is None else scale * total, (total, *aside)
+
+        grads, (_, (total, loss, frame)) = grad_and_value(scaled, has_aux=True)(state["params"])
+        return numerics.round_tree(grads, knobs, "gradients", key), total, loss, frame
 
     def _objective(self, params: Any, buffers: Any, batch: Any, knobs: Any, shell: nn.Module, key: Tensor) -> tuple[Tensor, Any]:
         with recording(self.edits(knobs), knobs, key) as frame:
-            rounded = numerics.round_tree(params, knobs, "weights")
+            rounded = numerics.round_tree(params, knobs, "weights", key)
             readout = models.apply(shell, rounded, buffers, batch["x"], knobs=knobs)
         loss = self.loss(readout, batch, knobs)
         total = loss + z_penalty(readout, knobs) if hasattr(knobs, "z_loss") else loss
         return total, (loss, dict(seen=frame.seen, kept=frame.kept))
+
+
+def _matrices(shell: nn.Module, roles: Mapping[str, str]) -> list[str]:
+    return [name for name, p in shell.named_parameters() if p.ndim == 2 and roles[name] == "matrix"]
 
 
 def _carried(fresh: Any, old: Any) -> Any:

@@ -1,22 +1,28 @@
-"""Binary floating-point formats by name."""
+"""Number formats by name and by bits: binary floating point with subnormals, and symmetric integers."""
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal, NamedTuple
+
+from torch import Tensor
 
 from ..errors import InputError, unknown
+
+Specials = Literal["infinity", "nan", "none"]
 
 
 @dataclass(frozen=True)
 class Format:
-    """A sign, exponent and mantissa bits; subnormals always, infinities unless `finite_only` (then NaN is the one code of all ones)."""
+    """A sign, exponent and mantissa bits; subnormals always.
+
+    `specials` says what codes are kept for: "infinity", as in IEEE 754 the largest exponent for infinities and NaN; "nan", only the code
+    of all ones, for NaN; "none", no code at all. What is too large becomes infinity, NaN or the largest value accordingly.
+    """
 
     name: str
     exponent_bits: int
     mantissa_bits: int
-    finite_only: bool = False
-
-    simulated: ClassVar[bool] = True
+    specials: Specials = "infinity"
 
     @property
     def bias(self) -> int:
@@ -26,7 +32,7 @@ class Format:
     @property
     def largest(self) -> float:
         """The largest finite value."""
-        codes_above = 1 if self.finite_only else 2**self.mantissa_bits
+        codes_above = {"infinity": 2**self.mantissa_bits, "nan": 1, "none": 0}[self.specials]
         code = 2 ** (self.exponent_bits + self.mantissa_bits) - 1 - codes_above
         field, fraction = divmod(code, 2**self.mantissa_bits)
         return (1 + fraction * 2.0**-self.mantissa_bits) * 2.0 ** (field - self.bias)
@@ -43,27 +49,53 @@ class Format:
 
     @property
     def unit_roundoff(self) -> float:
-        """The largest relative error of rounding a value in the normal range."""
+        """The largest relative error of rounding a value in the normal range to nearest."""
         return 2.0 ** -(self.mantissa_bits + 1)
 
 
-FORMATS = {
+@dataclass(frozen=True)
+class Integer:
+    """Signed integers of `bits` bits, symmetric: the most negative code is not used. They are always scaled."""
+
+    name: str
+    bits: int
+
+    @property
+    def largest(self) -> float:
+        """The largest value before it is scaled."""
+        return 2.0 ** (self.bits - 1) - 1
+
+
+class Bits(NamedTuple):
+    """The floating-point format of so many bits as live knobs hold them, 0-dim tensors or numbers: as `format_of` makes it of ExMy."""
+
+    exponent_bits: int | float | Tensor
+    mantissa_bits: int | float | Tensor
+
+
+OCP = (Format("e4m3", 4, 3, "nan"), Format("e3m2", 3, 2, "none"), Format("e2m3", 2, 3, "none"), Format("e2m1", 2, 1, "none"))
+
+FORMATS: dict[str, Format | Integer] = {
     f.name: f
     for f in (
+        Format("fp64", 11, 52),
         Format("fp32", 8, 23),
+        Format("tf32", 8, 10),
         Format("bf16", 8, 7),
         Format("fp16", 5, 10),
-        Format("e4m3", 4, 3, finite_only=True),
         Format("e5m2", 5, 2),
+        *OCP,
+        Integer("int8", 8),
+        Integer("int4", 4),
     )
 }
 
 
-def format_of(name: str) -> Format:
+def format_of(name: str) -> Format | Integer:
     """The format called `name`, one of FORMATS or ExMy.
 
-    ExMy is IEEE-like (the largest exponent is kept for infinity and NaN), except e4m3: that is e4m3fn, up to 448 and without
-    infinities (OCP 8-bit Floating Point Specification 1.0).
+    ExMy is IEEE-like, except those in which the OCP specifications differ: e4m3 is e4m3fn, up to 448 and without infinities (8-bit
+    Floating Point 1.0), e3m2, e2m3 and e2m1 have neither infinities nor NaN (Microscaling Formats 1.0). Raises InputError.
     """
     name = name.strip().lower()
     if name in FORMATS:

@@ -1,12 +1,23 @@
-"""Rounding to a simulated floating-point format, in plain tensor operations whose bit counts may be lanes."""
+"""Rounding to a number format, in plain tensor operations whose bit counts may be lanes.
+
+What is rounded stays in float32 or float64. A value is divided by the distance of the format's values around it, a power of two,
+so that one integer rounding does the work; all but the integer rounding is exact.
+"""
 
 import math
-from typing import NamedTuple
+from functools import reduce
+from operator import or_
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import noise
 from ..errors import InputError
+from .formats import OCP, Bits, Format, Integer
+from .scaling import Scaling, power_of_two_below, power_scale, reach
+
+Mode = Literal["nearest", "truncate", "stochastic"]
 
 
 class _Carrier(NamedTuple):
@@ -21,6 +32,11 @@ class _Carrier(NamedTuple):
     def bias(self) -> int:
         return 2 ** (self.exponent_bits - 1) - 1
 
+    @property
+    def top(self) -> float:
+        """The largest power of two."""
+        return 2.0**self.bias
+
 
 _CARRIERS = {
     torch.float32: _Carrier(torch.float32, torch.int32, 8, 23),
@@ -28,27 +44,54 @@ _CARRIERS = {
 }
 
 
-def round_to(
-    x: Tensor, exponent_bits: int | Tensor, mantissa_bits: int | Tensor, *, saturate: bool, finite_only: bool | Tensor = False
-) -> Tensor:
-    """`x` (float32 or float64) rounded to the nearest value of a simulated format, ties to even, with subnormals.
+class _Grid(NamedTuple):
+    """A format as rounding needs it: distances of values are those between powers of two over `parts`, from `lowest` on upwards.
 
-    Bit counts are ints or 0-dim tensors, from 2 exponent and 0 mantissa bits up to those of x's dtype; beyond these an int is an
-    InputError. What is too large becomes infinity, or NaN where `finite_only`; with `saturate` it becomes the largest finite value,
-    and so do infinities (OCP 8-bit Floating Point Specification 1.0). Carries no gradient: see `straight_through`.
+    Overflow is a factor that turns what is too large into infinity or NaN; a format that `saturates` has neither.
     """
-    carrier = _carrier(x, exponent_bits, mantissa_bits)
-    x = x.detach()
-    exponent_bits = torch.as_tensor(exponent_bits, dtype=carrier.int, device=x.device)
-    mantissa_bits = torch.as_tensor(mantissa_bits, dtype=carrier.int, device=x.device)
-    finite_only = torch.as_tensor(finite_only, device=x.device)
-    spacing = torch.maximum(_exponent(x, carrier), 2 - (1 << (exponent_bits - 1))) - mantissa_bits
-    rounded = _times_two_to(spacing, torch.round(_times_two_to(-spacing, x, carrier)), carrier)
-    largest = _largest(exponent_bits, mantissa_bits, finite_only, carrier)
-    if saturate:
-        return torch.clamp(rounded, -largest, largest)
-    overflow = torch.where(finite_only, math.nan, torch.copysign(torch.full_like(x, math.inf), x))
-    return torch.where(rounded.abs() > largest, overflow, rounded)
+
+    lowest: float | Tensor
+    parts: float | Tensor
+    largest: float | Tensor
+    overflow: float | Tensor
+    saturates: bool | Tensor
+
+
+def round_to(
+    x: Tensor,
+    fmt: Format | Integer | Bits,
+    *,
+    rounding: Mode = "nearest",
+    scaling: Scaling = "none",
+    channel: int = 0,
+    saturate: bool = False,
+    key: Tensor | None = None,
+) -> Tensor:
+    """`x` (float32 or float64) rounded to the values of a format; carries no gradient, see `straight_through`.
+
+    `rounding` is to the nearest value, ties to even; toward zero ("truncate"); or to one of the two neighbours, with a probability that
+    makes the mean right ("stochastic", drawn from `key`). What is too large becomes what the format has for it, or with `saturate` the
+    largest value, as do infinities. NaN stays NaN in every format. With `scaling` (see `scaling.reach`) values are divided by a scale
+    before they are rounded, and multiplied after: "tensor" and "channel" take the largest finite size over the format's largest value,
+    "block" the power of two of OCP Microscaling 1.0, where only infinities overflow. Integers without a scaling are scaled by tensor.
+    InputError for a format with more bits than x's dtype, and for stochastic rounding without a key.
+    """
+    carrier = _carrier(x, fmt)
+    if rounding == "stochastic" and key is None:
+        raise InputError("Stochastic rounding draws, and has no key here; give one, as now.key in a step.")
+    x, grid = x.detach(), _grid(fmt, carrier, x.device)
+    if isinstance(fmt, Integer) and scaling == "none":
+        scaling = "tensor"
+    if scaling == "none":
+        rounded = _on_grid(x, grid, carrier, rounding, key)
+        return _bounded(rounded, rounded.abs() > grid.largest, grid, saturate)
+    size, infinite = reach(x, scaling, channel), x.abs() == math.inf
+    if scaling == "block":
+        scale = power_scale(size, grid.largest)
+        return _bounded(_on_grid(x / scale, grid, carrier, rounding, key), infinite, grid, saturate) * scale
+    size = torch.where(size > 0, size, 1.0)
+    share = _on_grid(x / size * grid.largest, grid, carrier, rounding, key)  # in this order the largest stays the largest
+    return _bounded(share, infinite, grid, saturate) / grid.largest * size
 
 
 def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
@@ -57,45 +100,67 @@ def straight_through(x: Tensor, rounded: Tensor) -> Tensor:
     The difference that carries the derivative is of x and itself, hence 0: x + (rounded - x) would lose digits when x is far from
     `rounded`, and `rounded` - 0 keeps a negative zero.
     """
-    difference = x.detach() - x
-    return rounded.detach() - torch.where(torch.isfinite(x), difference, torch.zeros_like(difference))
+    return rounded.detach() - torch.nan_to_num(x.detach() - x, nan=0.0)
 
 
-def _carrier(x: Tensor, exponent_bits: int | Tensor, mantissa_bits: int | Tensor) -> _Carrier:
+def _carrier(x: Tensor, fmt: Format | Integer | Bits) -> _Carrier:
     if x.dtype not in _CARRIERS:
         raise InputError(f"Rounding is simulated in float32 or float64, not in {x.dtype}; convert the tensor first.")
     carrier = _CARRIERS[x.dtype]
-    limits = (
-        ("exponent", exponent_bits, 2, carrier.exponent_bits),
-        ("mantissa", mantissa_bits, 0, carrier.mantissa_bits),
-    )
-    for kind, bits, low, high in limits:
+    for kind, low in (("exponent", 2), ("mantissa", 0)):
+        bits, high = getattr(fmt, f"{kind}_bits", low), getattr(carrier, f"{kind}_bits")
         if isinstance(bits, int) and not low <= bits <= high:
             raise InputError(f"A format with {bits} {kind} bits cannot be simulated in {x.dtype}; use {low} to {high}.")
     return carrier
 
 
-def _exponent(x: Tensor, carrier: _Carrier) -> Tensor:
-    """floor(log2 |x|), one below the smallest normal exponent for subnormals and zero, one above the largest for inf and NaN."""
-    return ((x.view(carrier.int) >> carrier.mantissa_bits) & (2**carrier.exponent_bits - 1)) - carrier.bias
+def _on_grid(x: Tensor, grid: _Grid, carrier: _Carrier, rounding: Mode, key: Tensor | None) -> Tensor:
+    """x rounded as if the format's exponents went on upwards for ever."""
+    distance = torch.clamp(_at_least(power_of_two_below(x), grid.lowest), max=carrier.top) / grid.parts
+    size = x.abs() / distance
+    whole = torch.round(size) if rounding == "nearest" else torch.floor(size)
+    if rounding == "stochastic":
+        whole = whole + torch.ceil(torch.nan_to_num(size - whole, nan=0.0) - _draws(x, key, carrier))
+    return torch.copysign(whole * distance, x)
+
+
+def _draws(x: Tensor, key: Tensor, carrier: _Carrier) -> Tensor:
+    """Uniform on (0, 1): the middles of so many cells that each is a number of the carrier."""
+    bits = min(32, carrier.mantissa_bits)
+    return ((noise.bits(key, "rounding", tuple(x.shape)) >> (32 - bits)).to(carrier.float) + 0.5) * 2.0**-bits
+
+
+def _bounded(rounded: Tensor, beyond: Tensor, grid: _Grid, saturate: bool) -> Tensor:
+    """Saturated, or what the format has for overflow where `beyond` and saturated elsewhere."""
+    within = torch.clamp(rounded, -grid.largest, grid.largest)
+    if saturate or grid.saturates is True:
+        return within
+    beyond = beyond & ~grid.saturates if isinstance(grid.saturates, Tensor) else beyond
+    return torch.where(beyond, rounded * grid.overflow, within)
+
+
+def _at_least(x: Tensor, low: float | Tensor) -> Tensor:
+    return torch.maximum(x, low) if isinstance(low, Tensor) else torch.clamp(x, min=low)
+
+
+def _grid(fmt: Format | Integer | Bits, carrier: _Carrier, device: torch.device) -> _Grid:
+    if isinstance(fmt, Integer):
+        # As OCP has its 8-bit integers: one digit before the binary point, hence equally far apart below 2.
+        return _Grid(2.0, 2.0 ** (fmt.bits - 1), fmt.largest * 2.0 ** (2 - fmt.bits), math.nan, True)
+    if isinstance(fmt, Format):
+        overflow = math.inf if fmt.specials == "infinity" else math.nan
+        return _Grid(fmt.smallest_normal, 2.0**fmt.mantissa_bits, fmt.largest, overflow, fmt.specials == "none")
+    exponent_bits, mantissa_bits = (torch.as_tensor(bits, device=device).to(carrier.int) for bits in fmt)
+    lowest, parts = _two_to(2 - (1 << (exponent_bits - 1)), carrier), _two_to(mantissa_bits, carrier)
+    largest = (2 - 1 / parts) * (2 / lowest)
+    saturates, nan = [], []
+    for named in OCP:
+        is_it = (exponent_bits == named.exponent_bits) & (mantissa_bits == named.mantissa_bits)
+        largest = torch.where(is_it, named.largest, largest)
+        (saturates if named.specials == "none" else nan).append(is_it)
+    return _Grid(lowest, parts, largest, torch.where(reduce(or_, nan), math.nan, math.inf), reduce(or_, saturates))
 
 
 def _two_to(k: Tensor, carrier: _Carrier) -> Tensor:
-    """2^k exactly, for k in the normal range; one above it gives infinity."""
+    """2^k exactly, for k in the normal range."""
     return ((k + carrier.bias) << carrier.mantissa_bits).view(carrier.float)
-
-
-def _times_two_to(k: Tensor, x: Tensor, carrier: _Carrier) -> Tensor:
-    """x 2^k in two factors, since 2^k alone may not be a normal number."""
-    half = k >> 1
-    return x * _two_to(half, carrier) * _two_to(k - half, carrier)
-
-
-def _largest(exponent_bits: Tensor, mantissa_bits: Tensor, finite_only: Tensor, carrier: _Carrier) -> Tensor:
-    """The largest finite value: read off the code below the first infinity, or below the one NaN."""
-    per_exponent = 1 << mantissa_bits
-    codes_above = torch.where(finite_only, 1, per_exponent)
-    code = ((1 << exponent_bits) - 1) * per_exponent + (per_exponent - 1) - codes_above
-    exponent = (code >> mantissa_bits) - ((1 << (exponent_bits - 1)) - 1)
-    fraction = (code & (per_exponent - 1)) << (carrier.mantissa_bits - mantissa_bits)
-    return (((exponent + carrier.bias) << carrier.mantissa_bits) | fraction).view(carrier.float)

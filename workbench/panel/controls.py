@@ -27,7 +27,7 @@ def control(spec: Spec, switches: bool) -> dict[str, Any]:
         "high": spec.high,
         "choices": list(spec.choices),
         "units": "" if spec.units == "1" else spec.units,
-        "doc": spec.doc,
+        "doc": spec.hint,
         "default": spec.default,
         "restarts": spec.acts in ("start", "shape") or (spec.acts == "switch" and not switches),
     }

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import numerics
 from ..models import logit_scale
 from ..probe import probe
 from .layers import tapped
@@ -14,7 +15,8 @@ from .weights import applied_weights, top_singular_value
 LARGEST_NORM = 1e4
 
 # Each breaks logits = scale x W_Q W_K^T x^T, or attention = softmax(logits).
-VOID = ("qk_norm", "bias", "softcap", "round_activations", "round_logits", "round_softmax")
+VOID = ("qk_norm", "bias", "softcap")
+VOID_ROUNDED: tuple[numerics.Place, ...] = ("activations", "logits", "softmax", "sums")
 
 
 @probe("layer", "head", units="nat", every=10)
@@ -40,10 +42,11 @@ def spectral_entropy_bound(m):
     Row i of a sequence X has logits scale / temperature * X W_K W_Q^T x_i, whose norm is at most
     |scale / temperature| ||W_K W_Q^T|| ||X X^T||, spectral norms. `entropy_bound` at that norm and at the number of keys the
     row sees, per sequence and row, then the mean as in `attention_entropy`, which it therefore bounds from below.
-    The weights are those applied (sigmaReparam, rounding). NaN where a knob of VOID is on, for which the product is not the norm.
+    The weights are those applied (sigmaReparam, rounding). NaN where a knob of VOID is on or a place of VOID_ROUNDED rounded, for
+    which the product is not the norm.
     """
     inputs = tapped(m, "attention_input")
-    if any(getattr(m.knobs, name, False) for name in VOID):
+    if any(getattr(m.knobs, name, False) for name in VOID) or any(numerics.is_on(m.knobs, place) for place in VOID_ROUNDED):
         return inputs[0].new_full((len(inputs), m.knobs.heads), torch.nan)
     weights, factor = applied_weights(m), logit_scale(m.knobs) / m.knobs.temperature
     return torch.stack([_spectral_bounds(weights, f"blocks.{i}.attention", x, factor, m) for i, x in enumerate(inputs)])

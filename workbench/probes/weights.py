@@ -39,7 +39,11 @@ def spectral_norm(m):
 
 def applied_weights(m: Any) -> dict[str, Tensor]:
     """The parameters as the forward pass used them: rounded, then reparametrized."""
-    return models.effective_weights(m.shared["model"], numerics.round_tree(m.params, m.knobs, "weights"), m.buffers)
+    return models.effective_weights(m.shared["model"], _rounded(m), m.buffers)
+
+
+def _rounded(m: Any) -> dict[str, Tensor]:
+    return numerics.round_tree(m.params, m.knobs, "weights", getattr(m, "key", None))
 
 
 def top_singular_value(a: Tensor) -> Tensor:
