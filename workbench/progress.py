@@ -81,7 +81,7 @@ class ProgressBar:
 
 def counted(number: int, thing: str) -> str:
     """`1 run`, `2 runs`."""
-    return f"{number} {thing}{'s' * (number != 1)}"
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _is_watched() -> bool:

@@ -2,19 +2,25 @@
 
 from .convnet import Convnet, Convolutional
 from .initialize import Initialization, Rule, initialize, roles
-from .mlp import MLP, Perceptron
+from .linear import DiagonalLinear, Linear
+from .mlp import MLP, PairMLP, Perceptron, Regularization
 from .parts import effective_weights, log_z, logit_scale
 from .shell import apply, build
-from .transformer import Decoder, Patches, Transformer, VisionTransformer, rate_scales
+from .transformer import Decoder, PairTransformer, Patches, Transformer, VisionTransformer, rate_scales
 
 __all__ = [
     "MLP",
     "Convnet",
     "Convolutional",
     "Decoder",
+    "DiagonalLinear",
     "Initialization",
+    "Linear",
+    "PairMLP",
+    "PairTransformer",
     "Patches",
     "Perceptron",
+    "Regularization",
     "Rule",
     "Transformer",
     "VisionTransformer",

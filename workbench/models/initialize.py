@@ -139,7 +139,8 @@ def _rules(part: nn.Module) -> Mapping[str, Rule]:
     return next((rules(part) for kinds, rules in _PLAIN.items() if isinstance(part, kinds)), {})
 
 
-def _by_fan_in(part: nn.Module) -> dict[str, Rule]:
+def by_fan_in(part: nn.Module) -> dict[str, Rule]:
+    """How torch begins linear and convolutional layers: uniform within 1 / sqrt(fan_in)."""
     bound = part.weight[0].numel() ** -0.5
     return {"weight": uniform("matrix", bound), "bias": uniform("bias", bound)}
 
@@ -150,7 +151,7 @@ def _normalization(part: nn.Module) -> dict[str, Rule]:
 
 
 _PLAIN = {
-    (nn.Linear, nn.Conv1d, nn.Conv2d): _by_fan_in,
+    (nn.Linear, nn.Conv1d, nn.Conv2d): by_fan_in,
     (nn.Embedding,): lambda part: {"weight": normal("embedding", 1.0)},
     (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d): _normalization,
 }

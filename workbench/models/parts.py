@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import taps
+from .. import noise, taps
 from ..errors import InputError
 from .initialize import Rule, constant, normal, truncated_normal
 
@@ -156,7 +156,8 @@ class Attention(nn.Module):
 
     Logits are q.k * scale / temperature, then cap * tanh(logits / cap) if `softcap` is above 0. QK-norm is a LayerNorm per
     head whose gains all heads share (arXiv 2309.14322). The taps query, key (after QK-norm) and value are (B, H, L, d), logits
-    (before the mask) and attention (exactly 0 where masked) are (B, H, L, L).
+    (before the mask) and attention (exactly 0 where masked) are (B, H, L, L). Where an edit changes them, the softmax's
+    denominators (B, H, L, 1) are tapped as sums.
     """
 
     def __init__(self, layer: int, knobs: Any) -> None:
@@ -173,8 +174,14 @@ class Attention(nn.Module):
         k_BHLd = self._tap("key", self.key_norm(self._split(self.key(x_BLD))))
         v_BHLd = self._tap("value", self._split(self.value(x_BLD)))
         s_BHLL = self._tap("logits", self._capped(q_BHLd @ k_BHLd.mT * (self.scale / temperature)))
-        p_BHLL = self._tap("attention", s_BHLL.masked_fill(~mask_LL, -math.inf).softmax(-1))
+        p_BHLL = self._tap("attention", self._softmax(s_BHLL.masked_fill(~mask_LL, -math.inf)))
         return self.out((p_BHLL @ v_BHLd).transpose(1, 2).flatten(2))
+
+    def _softmax(self, s_BHLL: Tensor) -> Tensor:
+        if not taps.is_edited("sums"):
+            return s_BHLL.softmax(-1)
+        e_BHLL = torch.exp(s_BHLL - s_BHLL.detach().amax(-1, keepdim=True))
+        return e_BHLL / self._tap("sums", e_BHLL.sum(-1, keepdim=True))
 
     def _tap(self, word: str, x: Tensor) -> Tensor:
         return taps.tap(f"{self.layer}.{word}", x)
@@ -250,6 +257,21 @@ class BatchNorm(nn.Module):
         _keep(self, "running_mean", torch.lerp(self.running_mean, mean.detach(), self.momentum))
         _keep(self, "running_var", torch.lerp(self.running_var, unbiased, self.momentum))
         return mean, var
+
+
+class Dropout(nn.Module):
+    """Sets each number to 0 with probability `rate` and divides the others by 1 - rate; does nothing where no key is given to draw from."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        key = taps.key_of(self.path)
+        if key is None:
+            return x
+        kept = noise.uniform(key, "dropout", x.shape) >= self.rate
+        return torch.where(kept, x / (1 - self.rate), 0.0)
 
 
 def log_z(readout: Tensor) -> Tensor:

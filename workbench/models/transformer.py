@@ -67,11 +67,11 @@ class Patches(Knobs):
 class _Stack(nn.Module):
     """What decoder and vision transformer share: positions, blocks, norms, readout. Abstract: it has no `forward`."""
 
-    def __init__(self, knobs: Any, embedding: nn.Module, positions: int, outputs: int) -> None:
+    def __init__(self, knobs: Any, embedding: nn.Module, positions: int | None, outputs: int) -> None:
         super().__init__()
         self.knobs = knobs
         self.embedding = embedding
-        self.positions = Embedding(positions, knobs.width, _embedding_std(knobs))
+        self.positions = None if positions is None else Embedding(positions, knobs.width, _embedding_std(knobs))
         self.embedding_norm = norm_at("embedding", knobs)
         self.blocks = nn.ModuleList(Block(layer, knobs) for layer in range(knobs.depth))
         self.final_norm = norm_at("final", knobs)
@@ -81,7 +81,8 @@ class _Stack(nn.Module):
         """From embedded tokens to what the readout reads; without `knobs` with those the model was built with."""
         temperature = (self.knobs if knobs is None else knobs).temperature
         mask_LL = taps.tap("mask", mask_LL)
-        x_BLD = self.embedding_norm(x_BLD + self.positions.weight[: x_BLD.shape[1]])
+        placed_BLD = x_BLD if self.positions is None else x_BLD + self.positions.weight[: x_BLD.shape[1]]
+        x_BLD = self.embedding_norm(placed_BLD)
         for block in self.blocks:
             x_BLD = block(x_BLD, mask_LL, temperature)
         return self.final_norm(x_BLD)
@@ -105,6 +106,21 @@ class Decoder(_Stack):
             )
         x_BLD = self.through_blocks(self.embedding(x_BL), causal_mask(length, x_BL.device), knobs)
         return taps.tap("readout", self.readout(x_BLD))
+
+
+class PairTransformer(_Stack):
+    """Classifier of pairs of tokens, (B, 2) integers to (B, classes) logits, read at the last position (arXiv 2501.04697).
+
+    Both tokens see each other, and there are no positions. Taps: those of the blocks, mask (L, L, all true) and readout.
+    """
+
+    def __init__(self, knobs: Any, tokens: int, classes: int) -> None:
+        super().__init__(knobs, Embedding(tokens, knobs.width, _embedding_std(knobs)), None, classes)
+
+    def forward(self, x_B2: Tensor, knobs: Any = None) -> Tensor:
+        everything = torch.ones(x_B2.shape[1], x_B2.shape[1], dtype=torch.bool, device=x_B2.device)
+        x_BLD = self.through_blocks(self.embedding(x_B2), everything, knobs)
+        return taps.tap("readout", self.readout(x_BLD[:, -1]))
 
 
 class VisionTransformer(_Stack):

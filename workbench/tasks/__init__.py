@@ -3,6 +3,33 @@
 from .batch import Batch
 from .choice import Choice, choose
 from .images import ImageKnobs, Images
+from .modular import CorruptedModular, Corruption, Modular, ModularKnobs
+from .parity import Parity, ParityKnobs
+from .samples import ImageSamples, OrthogonalSamples, SampleKnobs, SparseKnobs, SparseSamples
+from .split import Split
 from .text import Text, TextKnobs
+from .weak_strong import WeakStrong, WeakStrongKnobs
 
-__all__ = ["Batch", "Choice", "ImageKnobs", "Images", "Text", "TextKnobs", "choose"]
+__all__ = [
+    "Batch",
+    "Choice",
+    "CorruptedModular",
+    "Corruption",
+    "ImageKnobs",
+    "ImageSamples",
+    "Images",
+    "Modular",
+    "ModularKnobs",
+    "OrthogonalSamples",
+    "Parity",
+    "ParityKnobs",
+    "SampleKnobs",
+    "SparseKnobs",
+    "SparseSamples",
+    "Split",
+    "Text",
+    "TextKnobs",
+    "WeakStrong",
+    "WeakStrongKnobs",
+    "choose",
+]

@@ -21,6 +21,12 @@ class Choice:
         """The knob that chooses, and all that any of the tasks reads."""
         return tuple(dict.fromkeys((self.knob, *(name for _, task in self.tasks for name in task.reads))))
 
+    @property
+    def constant(self) -> str:
+        """Why batches do not depend on the seed, where that holds of every task; else empty."""
+        reasons = [getattr(task, "constant", "") for _, task in self.tasks]
+        return "; ".join(dict.fromkeys(reasons)) if all(reasons) else ""
+
     def of(self, knobs: Any) -> Any:
         """The task that these knobs choose."""
         name, tasks = getattr(knobs, self.knob), dict(self.tasks)
