@@ -166,6 +166,14 @@ SAYINGS = {
         dict(published=(Published("loss", 1.0, "best", ""),)),
         "lacks a text or a source, or is not finite",
     ),
+    "a published number of no step": (
+        dict(published=(Published("loss", 1.0, "best", "paper", step=-1),)),
+        "is of step -1; it must be at least 0",
+    ),
+    "a published number of no knobs": (
+        dict(published=(Published("loss", 1.0, "best", "paper", knobs={"rate": 1.0}),)),
+        "is of other knobs: There is no knob 'rate'",
+    ),
     "a phase twice": (dict(phases=(Phase("a"), Phase("a"))), "The name 'a' stands for more than one phase"),
     "a phase of no length": (dict(phases=(Phase("a", 0.0), Phase("b"))), "Every phase needs a share above 0"),
 }

@@ -339,6 +339,15 @@ def test_published_numbers_are_drawn_on_demand():
     assert desk.state()["compared"] == ["published"]
 
 
+def test_what_is_published_of_the_very_setting_is_drawn_from_the_start():
+    study = replace(asked, published=(Published("loss", 0.5, "there", "a paper", step=1, knobs={"lr": 0.9}),))
+    assert desk_of(study, knobs={"lr": 0.9}).compared == {"published"}
+    desk = desk_of(study)
+    assert desk.compared == set()
+    desk.preset("fast")
+    assert desk.compared == {"published"} and advanced(desk, 3).tables("loss-curve")["points"]["text"] == ["there (a paper)"]
+
+
 def test_all_that_is_shown_is_plain_values():
     desk = advanced(desk_of(asked, seeds=2), 3)
     desk.twin()

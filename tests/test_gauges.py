@@ -192,6 +192,18 @@ def test_levels_are_those_of_the_selected_knobs_and_the_published_ones():
     assert (found["levels"]["text"], found["levels"]["value"].tolist()) == (["ten rates", "theirs"], [1.0, 2.5])
 
 
+def test_a_level_at_a_step_is_a_point():
+    published = [Level("theirs", 2.5), Level("theirs at step 1", 1.5, step=1), Level("far away", 1e4, step=2)]
+    found = curve(measured(track(), "loss", range(3), float), published=published)
+    assert found["levels"]["text"] == ["theirs"]
+    assert (found["points"]["text"], found["points"]["step"].tolist(), found["points"]["value"].tolist()) == (
+        ["theirs at step 1"],
+        [1.0],
+        [1.5],
+    )
+    assert found["about"]["text"] == ["far away: 10000, beyond this axis"]
+
+
 @pytest.mark.parametrize(
     ("logarithmic", "near", "far"),
     [(False, [0.0, 3.0, 6.0, -6.0], [6.1, 1e4, -6.1]), (True, [0.1, 30.0, 1.0], [0.09, 31.0, 0.0, -1.0])],

@@ -11,6 +11,8 @@ DIMS = {
     "task": "task of a sequence",
     "group": "group of parameters, by role",
     "unit": "unit of a layer",
+    "pruned": "share of the units taken out",
+    "place": "what a number format is applied to",
     "sample": "example shown",
     "y": "picture row",
     "x": "picture column",

@@ -12,11 +12,15 @@ Kind = Literal["curve", "map", "picture", "histogram"]
 
 @dataclass(frozen=True)
 class Level:
-    """A height to compare with, drawn as a rule; with an `alarm` the panel says since when a run is under it, or over it."""
+    """A height to compare with, drawn as a rule; with an `alarm` the panel says since when a run is under it, or over it.
+
+    With a `step` it is a point: the height that is expected there.
+    """
 
     text: str
     value: float
     alarm: Literal["", "under", "over"] = ""
+    step: int | None = None
 
 
 def _no_levels(knobs: Mapping[str, Any]) -> Sequence[Level]:

@@ -97,12 +97,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Published:
-    """A number from a paper, to be drawn beside what is measured: of which variable, at which setting, and where it stands."""
+    """A number from a paper, to be drawn beside what is measured: of which variable, at which setting, and where it stands.
+
+    With a `step` it is a point of a curve, else a level. With `knobs` it is drawn only beside runs that have these.
+    """
 
     variable: str
     value: float
     text: str
     source: str
+    step: int | None = None
+    knobs: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,29 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..knobs import Knobs, knob
 from ..models import log_z
+from ..numerics import log_probabilities
 
 
 class Loss(Knobs):
     """What is added to the loss."""
 
     z_loss: float = knob(0.0, 0.0, 1e-2, group="optimizer", doc="weight of the z-loss, the mean of log(Z)^2 of the output softmax")
+
+
+def softmax_loss(readout: Tensor, batch: Any, knobs: Any) -> Tensor:
+    """Mean of `softmax_losses`, in the readout's dtype."""
+    return softmax_losses(readout, batch["y"], knobs).to(readout.dtype).mean()
+
+
+def softmax_losses(readout: Tensor, y: Tensor, knobs: Any) -> Tensor:
+    """-log of the probability of each integer y (...) by logits (..., classes), in nats; softmax and precision are those of the knobs."""
+    return -log_probabilities(readout, knobs).gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
 
 def cross_entropy(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
@@ -22,6 +34,13 @@ def cross_entropy(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
         return losses.mean()
     weight = batch["weight"].flatten()
     return (losses * weight).sum() / weight.sum()
+
+
+def squared_error(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
+    """Squared distance of outputs (..., classes) from the one-hot vectors of integers `batch["y"]` (...), mean over all entries."""
+    classes = torch.arange(readout.shape[-1], device=readout.device)
+    target = (batch["y"].unsqueeze(-1) == classes).to(readout.dtype)
+    return (readout - target).square().mean()
 
 
 def z_penalty(readout: Tensor, knobs: Any) -> Tensor:

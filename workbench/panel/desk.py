@@ -10,7 +10,7 @@ from ..glance import at_a_glance
 from ..history import Track, is_picture
 from ..record import save
 from ..schema import Change
-from ..study import Prediction, Study
+from ..study import Prediction, Published, Study
 from ..views import gauges as drawn
 from ..views.theme import word
 from . import words
@@ -90,6 +90,7 @@ class Desk:
             self.gauge_named(name)
         self.shown = self.shown or {g.name for g in self.gauges.values() if g.shown}
         self.logarithmic = {g.name: g.logarithmic for g in self.gauges.values()}
+        self._overlay()
         self._measure()
 
     @property
@@ -139,6 +140,7 @@ class Desk:
         """Begin a run at a named starting point; what has been trained rests beside it."""
         self._begin(self.row_of(name), len(self.source.track.seeds))
         self.message = self.study.preset(name).doc
+        self._overlay()
 
     def seeds(self, count: int) -> None:
         """Begin a run with so many seeds; what has been trained rests beside it."""
@@ -360,9 +362,17 @@ class Desk:
             tables |= drawn.difference_tables(gauge, variable, shown)
         return tables
 
+    def _overlay(self) -> None:
+        """Draw what is published from the start, where some of it is of the very setting that is to be seen."""
+        if any(p.knobs and self._is_of_this(p) for p in self.study.published):
+            self.compared.add("published")
+
+    def _is_of_this(self, published: Published) -> bool:
+        return published.knobs.items() <= self.source.track.row.items()
+
     def _published(self, variable: str) -> list[Level]:
-        found = [p for p in self.study.published if p.variable == variable]
-        return [Level(f"{p.text} ({p.source})", p.value) for p in found] if "published" in self.compared else []
+        found = [p for p in self.study.published if p.variable == variable and self._is_of_this(p)]
+        return [Level(f"{p.text} ({p.source})", p.value, step=p.step) for p in found] if "published" in self.compared else []
 
     def glance(self) -> list[str]:
         """What is happening in the selected branch, in words."""

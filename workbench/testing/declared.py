@@ -156,6 +156,12 @@ def published(case: Case) -> Iterator[str]:
             yield f"There is no variable {each.variable!r}, for which {each.text!r} is published; add its probe to the study."
         if not each.text.strip() or not each.source.strip() or not math.isfinite(each.value):
             yield f"The number published for {each.variable!r} lacks a text or a source, or is not finite."
+        if each.step is not None and each.step < 0:
+            yield f"The number published for {each.variable!r} is of step {each.step}; it must be at least 0."
+        try:
+            case.study.knobs().replace(**each.knobs)
+        except InputError as error:
+            yield f"The number published for {each.variable!r} is of other knobs: {error}"
 
 
 def phases(case: Case) -> Iterator[str]:

@@ -3,8 +3,8 @@
 A chart is made once; only tables travel while a run is watched. A table is a mapping of columns, numbers as arrays and words as lists.
 The data are called, by kind:
 
-- curve: `lines` and their latest values `ends`, `bands` of seeds, `references`, `levels`, `marks` of changes, `now`; its strip of
-  differences: `differences`, `zero`
+- curve: `lines` and their latest values `ends`, `bands` of seeds, `references`, `levels` and `points` to compare with, `marks` of
+  changes, `now`; its strip of differences: `differences`, `zero`
 - map: `cells`, `marks`, `now`
 - picture: `pictures`, `names` of rows and columns
 - histogram: `bars`
@@ -167,7 +167,9 @@ def _curve(gauge: Gauge, variable: Variable, logarithmic: bool) -> Any:
     line = alt.Chart(alt.NamedData("lines")).mark_line(clip=True, strokeWidth=1.5).encode(x=x, y=y, detail="line:N", color=_given())
     end = alt.Chart(alt.NamedData("ends")).mark_point(filled=True, size=22, opacity=1, clip=True).encode(x=x, y=y, color=_given())
     zoom = alt.selection_interval(bind="scales", encodings=["x"], name="zoom")
-    return _ending(alt.layer(band, reference, *_levels(y), line.add_params(zoom), end, *_marks(x)).properties(height=HEIGHT))
+    return _ending(
+        alt.layer(band, reference, *_levels(y), line.add_params(zoom), end, *_points(x, y), *_marks(x)).properties(height=HEIGHT)
+    )
 
 
 def _levels(y: Any) -> list[Any]:
@@ -178,6 +180,17 @@ def _levels(y: Any) -> list[Any]:
         align="right", baseline="middle", dx=-3, dy=alt.ExprRef("datum.shift"), fontSize=10.5, opacity=0.8, limit=inside
     )
     return [level.mark_rule(strokeDash=[5, 4]), words.encode(x=alt.value("width"), text="text:N")]
+
+
+def _points(x: Any, y: Any) -> list[Any]:
+    """Diamonds with words, which stand to the left of those in the right half."""
+    point = alt.Chart(alt.NamedData("points")).encode(x=x, y=y)
+    align, dx = (alt.ExprRef(f"datum.step > last / 2 ? {e}") for e in ("'right' : 'left'", "-8 : 8"))
+    room = alt.ExprRef("width * (datum.step > last / 2 ? datum.step / last : 1 - datum.step / last) - 12")
+    words = point.mark_text(
+        align=align, baseline="middle", dx=dx, dy=alt.ExprRef("datum.shift"), fontSize=10.5, opacity=0.8, limit=room, clip=True
+    )
+    return [point.mark_point(shape="diamond", size=70, opacity=1, clip=True), words.encode(text="text:N")]
 
 
 def _marks(x: Any) -> list[Any]:
@@ -303,7 +316,8 @@ def _curves(gauge: Gauge, variable: Variable, shown: Shown) -> dict[str, Table]:
         "ends": _stacked(_ends(lines)),
         "bands": _stacked(bands, ("step", "low", "high")),
         "references": _stacked(references),
-        "levels": _with_sides(levels, low, high, logarithmic),
+        "levels": _with_sides([level for level in levels if level.step is None], low, high, logarithmic),
+        "points": _with_sides([level for level in levels if level.step is not None], low, high, logarithmic),
         "about": {"text": [f"{level.text}: {number(level.value)}, beyond this axis" for level in every if level not in levels]},
         **_marked(shown),
     }
@@ -323,7 +337,8 @@ def _with_sides(levels: Sequence[Level], low: float, high: float, logarithmic: b
     drawn = np.array([*values, *(each for each in (low, high) if math.isfinite(each))])
     places = np.log(drawn) if logarithmic else drawn
     upper = places > (places.min() + places.max()) / 2 if drawn.size else np.empty(0, bool)
-    return {"value": values, "text": [level.text for level in levels], "shift": np.where(upper[: len(values)], 8, -7)}
+    steps = np.array([math.nan if level.step is None else level.step for level in levels], float)
+    return {"step": steps, "value": values, "text": [level.text for level in levels], "shift": np.where(upper[: len(values)], 8, -7)}
 
 
 def _is_near(value: float, low: float, high: float, logarithmic: bool) -> bool:
