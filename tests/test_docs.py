@@ -148,6 +148,19 @@ def test_links_lead_to_files(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_table_of_phenomena_has_every_shipped_record_and_its_verdicts():
+    rows = re.findall(
+        r"^\| .* \| \[`(\w+)`\].* \| \[\w+\]\(notebooks/(\w+)\.ipynb\) \| (\d+) of (\d+) \|$", text_of("README.md"), re.MULTILINE
+    )
+    records = json.loads((ROOT / "datasets" / "MANIFEST.json").read_text())["records"]
+    verdicts = {name: [claim["status"] for claim in record["claims"]] for name, record in records.items()}
+    assert {name: (found.count("holds"), len(found)) for name, found in verdicts.items()} == {
+        name: (int(held), int(of)) for name, _, held, of in rows
+    }
+    for name, notebook, _, _ in rows:
+        assert name in (ROOT / "notebooks" / f"{notebook}.ipynb").read_text(), f"{notebook} does not show {name}"
+
+
 def test_the_reference_is_that_of_the_declarations():
     made = script("make_reference")
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run python docs/make_reference.py"

@@ -10,9 +10,10 @@ from workbench.errors import InputError
 from workbench.learners import Loss, Supervised
 from workbench.learners.losses import cross_entropy
 from workbench.models import MLP, Convnet, Convolutional, Decoder, Patches, Perceptron, Transformer, VisionTransformer
-from workbench.numerics import Rounding
+from workbench.numerics import OutputSoftmax, Rounding
 from workbench.optimizers import Optimizers
 from workbench.probe import Probe
+from workbench.probes.ranges import PLACES
 from workbench.schedules import Schedule
 from workbench.study import Moment, Now
 from workbench.tasks import Batch
@@ -21,7 +22,7 @@ VOCABULARY, CONTEXT, RUNS = 5, 6, 3
 PROBES = {name: getattr(probes, name) for name in probes.__all__ if isinstance(getattr(probes, name), Probe)}
 
 
-class Training(Batch, Schedule, Optimizers, Rounding, Loss):
+class Training(Batch, Schedule, Optimizers, OutputSoftmax, Rounding, Loss):
     pass
 
 
@@ -97,7 +98,7 @@ class Setup:
 
     def labels(self):
         seen = range(CONTEXT if self.examples is tokens else (28 // getattr(self.knobs, "patch", 28)) ** 2)
-        own = dict(layer=range(self.knobs.depth), head=range(getattr(self.knobs, "heads", 0)), y=seen, x=seen)
+        own = dict(layer=range(self.knobs.depth), head=range(getattr(self.knobs, "heads", 0)), y=seen, x=seen, place=PLACES)
         return own | self.learner.coords(self.knobs, self.shared)
 
 
@@ -164,6 +165,8 @@ COSTS = {
     "critical_sharpness": "curvature",
     "validation_loss": "forward",
     "validation_accuracy": "forward",
+    "underflow_share": "backward",
+    "overflow_share": "backward",
 }
 
 
@@ -224,7 +227,7 @@ def test_validation_weighs_predictions_and_counts_right_ones():
 
 
 def test_validation_on_the_training_batch_is_the_training_loss():
-    for values in (dict(), dict(round_weights=True, round_activations=True, mantissa_bits=2), dict(sigma_reparam=True)):
+    for values in (dict(), dict(round_weights="bits", round_activations="bits", mantissa_bits=2), dict(sigma_reparam=True)):
         setup = decoder(**values)
         setup.shared["evaluation"] = setup.batch
         found = setup.mapped([probes.train_loss, probes.validation_loss, probes.train_accuracy, probes.validation_accuracy])
@@ -272,4 +275,4 @@ def test_another_loss_and_edits_of_the_learner_are_used_held_out():
     assert probes.validation_loss(state, setup.knobs, setup.shared, None) == 7
     right = torch.nn.functional.one_hot(setup.shared["evaluation"]["y"], VOCABULARY)
     setup.shared["edits"] = lambda knobs: {"readout": lambda x, knobs: right.to(x)}
-    assert probes.validation_accuracy(state, setup.knobs, setup.shared, None) == 1
+    assert probes.validation_accuracy(state, setup.knobs, setup.shared, setup.keys[0]) == 1

@@ -127,7 +127,7 @@ SETTINGS = [
     dict(muparam=True, norm="rms"),
     dict(sigma_reparam=True, sigma_init="one"),
     dict(sigma_reparam=True, norm_placement="post"),
-    dict(round_weights=True, mantissa_bits=1),
+    dict(round_weights="bits", mantissa_bits=1),
 ]
 
 
@@ -154,7 +154,7 @@ def test_the_spectral_bound_equals_its_formula():
         np.testing.assert_allclose(probes.spectral_entropy_bound(m)[0, head], np.mean(bounds), rtol=1e-10)
 
 
-@pytest.mark.parametrize("values", [dict(qk_norm=True), dict(softcap=5.0), dict(bias=True), dict(round_activations=True)], ids=str)
+@pytest.mark.parametrize("values", [dict(qk_norm=True), dict(softcap=5.0), dict(bias=True), dict(round_activations="bits")], ids=str)
 def test_the_spectral_bound_is_nan_where_its_premise_is_void(values):
     m = one_moment(**values)
     assert torch.isnan(probes.spectral_entropy_bound(m)).all()
@@ -316,7 +316,7 @@ def test_a_logit_behind_the_mask_is_not_the_largest():
     assert probes.attention_logit_max(Moment(taps={"0.logits": logits, "mask": mask})).tolist() == [2.0]
 
 
-@pytest.mark.parametrize("values", [dict(), dict(round_weights=True, mantissa_bits=0)], ids=str)
+@pytest.mark.parametrize("values", [dict(), dict(round_weights="bits", mantissa_bits=0)], ids=str)
 def test_spectral_norms_are_those_of_numpy(values):
     m = one_moment(**values)
     names = [name for name in m.params if name.startswith("blocks.") and m.params[name].ndim == 2]

@@ -44,3 +44,17 @@ def extrapolated(y: xr.DataArray, over: str, x: float | xr.DataArray, degree: in
     known = logs.notnull().all(over) & (logs.sizes[over] > degree)
     law = logs.fillna(0.0).polyfit(over, min(degree, logs.sizes[over] - 1))["polyfit_coefficients"]
     return 10 ** xr.polyval(xr.DataArray(np.log10(x)), law).where(known)
+
+
+def trained_decades(loss: xr.DataArray, most: xr.DataArray | float) -> xr.DataArray:
+    """Decades of learning rate over which the final `loss` (lr, ...) is at most `most`; it is linear in log10(lr) between the rates.
+
+    NaN where a loss is missing.
+    """
+    ordered = loss.sortby("lr").transpose("lr", ...)
+    decades = xr.DataArray(np.diff(np.log10(ordered["lr"].values)), dims="lr")
+    left, right = (ordered.isel(lr=part).drop_vars("lr") for part in (slice(None, -1), slice(1, None)))
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    rises = high > low
+    share = ((most - low) / (high - low).where(rises, 1.0)).clip(0, 1)
+    return (decades * share.where(rises | low.isnull() | high.isnull(), (low <= most).astype(float))).sum("lr", skipna=False)

@@ -1,4 +1,4 @@
-"""Curvature of the objective on the batch: the Hessian's largest eigenvalue, and how far the update may go."""
+"""Curvature of the objective on the batch: the Hessian's largest eigenvalue and trace, and how far the update may go."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from .. import noise
 from ..probe import probe
 
 LANCZOS_STEPS = 16
+HUTCHINSON_DRAWS = 16
 LINE_SEARCH_PASSES = 10
 FARTHEST = 20.0
 
@@ -56,12 +57,24 @@ def top_eigenvalue(loss_at: Loss, params: Params, steps: int = LANCZOS_STEPS) ->
         negligible = 100 * torch.finfo(w.dtype).eps * torch.linalg.vector_norm(w)
         basis = torch.stack(vectors)
         for _ in range(2):
-            w = w - (basis @ w) @ basis
+            # Not a second matrix product: its last bits depend on where in memory a lane lies, and twins must be equal.
+            w = w - ((basis @ w)[:, None] * basis).sum(0)
         left = torch.linalg.vector_norm(w)
         alive = alive & (left > negligible)
         beside.append(torch.where(alive, left, 0.0))
         v = torch.where(alive, w / left, 0.0)
     return _top_of_tridiagonal(torch.stack(diagonal), torch.stack(beside[:-1]))
+
+
+def hutchinson_trace(loss_at: Loss, params: Params, draws: int = HUTCHINSON_DRAWS) -> Tensor:
+    """Trace of the Hessian of `loss_at`: mean of v.Hv over fixed random vectors v of signs (Hutchinson's estimator); 0-dim.
+
+    Its variance is 2 / draws times the sum of the squared entries off the diagonal, so a diagonal Hessian is measured exactly.
+    """
+    product, like = _hessian_product(loss_at, params)
+    key = noise.key_of(0, like.device)
+    signs = [1 - 2 * (noise.bits(key, f"hutchinson {i}", like.shape) & 1).to(like.dtype) + 0 * like for i in range(draws)]
+    return torch.stack([v @ product(v) for v in signs]).mean()
 
 
 def critical_length(loss_at: Loss, params: Params, direction: Params, passes: int = LINE_SEARCH_PASSES) -> Tensor:

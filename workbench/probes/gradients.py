@@ -20,6 +20,16 @@ def gradient_norm_total(m):
     return global_norm(m.grads)
 
 
+@probe(every=10)
+def gradient_weight_cosine(m):
+    """Cosine of the negative gradient and the weights, all parameters together
+
+    1 where descent only scales the weights: naive loss minimization in arXiv 2501.04697. In float64, as squares of small gradients vanish.
+    """
+    g, w = (torch.cat([x.double().flatten() for x in tree.values()]) for tree in (m.grads, m.params))
+    return -(g @ w) / (torch.linalg.vector_norm(g) * torch.linalg.vector_norm(w))
+
+
 @probe("tensor", every=10)
 def gradient_rms(m):
     """Root mean square of the gradient, to be compared with Adam's epsilon"""

@@ -3,8 +3,9 @@
 import torch
 
 from ..models import log_z as log_denominator
+from ..numerics import is_saturated
 from ..probe import probe
-from .layers import tapped
+from .layers import rms, tapped
 
 
 @probe("layer", every=10)
@@ -23,3 +24,18 @@ def log_z(m):
 def readout_logit_max(m):
     """Largest output logit in size"""
     return m.taps["readout"].abs().amax()
+
+
+@probe(every=10)
+def readout_rms(m):
+    """Root mean square of the output logits"""
+    return rms(m.taps["readout"])
+
+
+@probe(every=10)
+def saturated_share(m):
+    """Share of softmax rows that are exactly saturated
+
+    The sum of exp(logit - largest logit) is exactly 1 in the precision of the output softmax: all but one probability are lost.
+    """
+    return is_saturated(m.taps["readout"], m.knobs).float().mean()

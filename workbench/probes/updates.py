@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..optimizers import effective_step as steps_of_adam
+from ..optimizers import effective_step as steps_of_parameters
 from ..optimizers import global_norm
 from ..probe import probe
 from .layers import by_layer, norms, rms
@@ -37,12 +37,13 @@ def update_rms(m):
 def effective_step(m):
     """Adam's step per unit of mean gradient
 
-    rate / (sqrt(v_hat) + epsilon), geometric mean over the parameters of a layer. NaN for an optimizer that keeps no mean square.
+    rate / (sqrt(v_hat) + epsilon), or what takes its place in SPAM, Stable-SPAM and AdaBelief: geometric mean over the parameters of a
+    layer. NaN for an optimizer that keeps no mean square.
     """
     layers = by_layer(m.params)
-    if "v" not in m.optimizer:
+    steps = steps_of_parameters(m.optimizer, m.knobs, m.rate, m.shared["traits"])
+    if steps is None:
         return m.loss.new_full((len(layers),), torch.nan)
-    steps = steps_of_adam(m.optimizer, m.knobs, m.rate, m.shared["traits"])
     return torch.stack([_geometric_mean({name: steps[name] for name in layer}, layer) for layer in layers])
 
 

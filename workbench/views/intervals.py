@@ -16,6 +16,7 @@ from .span import Span, is_logarithmic, span
 from .theme import label, number, rounded, wrapped
 
 WIDTH, HEIGHT = 420, 280
+THOUSAND = 1000  # from which numbers are written with k and M
 APART = 0.012  # of the axis, so that bars of groups do not lie on one another
 
 
@@ -65,7 +66,8 @@ def _apart(table: pd.DataFrame, across: Span, names: list[str]) -> list[float]:
 
 def _x(quantity: Any, across: Span) -> Any:
     title = label(quantity, quantity.attrs.get("long_name", quantity.name))
-    ticks = alt.Axis(values=np.unique(quantity.values).tolist(), format=".2~s", grid=False, labelOverlap=True)
+    written = ".2~s" if quantity.values.max() >= THOUSAND else "~g"
+    ticks = alt.Axis(values=np.unique(quantity.values).tolist(), format=written, grid=False, labelOverlap=True)
     return alt.X("place:Q", title=wrapped(title, 60), scale=across.scale, axis=ticks)
 
 
