@@ -27,7 +27,7 @@ FIXED_COST = 0.5  # of a compiled step beside its lanes, in lanes
 
 # Of a step that has not been compiled on this machine yet.
 SPEED_UP = 3.0
-SECONDS_PER_OPERATION = 0.01
+SECONDS_TO_COMPILE, SECONDS_PER_OPERATION = 7.0, 0.008  # a line through the cases of docs/performance.md, 450 to 1,900 operations
 MOST_OPERATIONS = 10_000  # beyond which compiling takes minutes: the Lanczos steps of a curvature probe are a hundred thousand
 SECONDS_WARM = 2.0  # to compile again what Inductor has in its cache
 
@@ -137,7 +137,7 @@ def _pays(plan: Plan, part: Part, times: int, found: Measured, together: int, wo
         # Beside a compiled update, few lanes at a time pay for what a step takes however many there are, about as much as one run's.
         eager += found.eager["loop"] / together
     took = found.compiled.get(str(part), expected)
-    cost = SECONDS_WARM if str(part) in found.compiling else SECONDS_PER_OPERATION * operations
+    cost = SECONDS_WARM if str(part) in found.compiling else SECONDS_TO_COMPILE + SECONDS_PER_OPERATION * operations
     return times * (eager - took / workers) > cost / workers  # other chunks train while one is compiled
 
 
