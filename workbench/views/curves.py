@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -140,7 +141,8 @@ def _line(record: Any, variable: str, encoding: Mapping[str, Any], *, pick: bool
     line = alt.Chart().transform_flatten(["step", "value"]).mark_line(clip=True)
     if not pick:
         return line.encode(**encoding, detail="run:N", tooltip=tooltip)
-    picked = alt.selection_point(fields=["colour"], bind="legend")
+    # A name of its own, as charts of several variables may stand side by side.
+    picked = alt.selection_point(name="picked_" + re.sub(r"\W", "_", variable), fields=["colour"], bind="legend")
     opacity = alt.when(picked).then(alt.value(0.85)).otherwise(alt.value(0.06))
     return line.encode(**encoding, detail="run:N", tooltip=tooltip, opacity=opacity).add_params(picked)
 
