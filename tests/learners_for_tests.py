@@ -207,12 +207,12 @@ def reward(m):
 
 
 @probe(dtype="int64")
-def position(m):
+def rung(m):
     """Place in the chain before the step"""
     return m.place
 
 
-policy = Study(__name__, title="A policy", knobs=Rate, task=nothing, learner=Policy(), probes=(loss, reward, position), budgets=budgets(50))
+policy = Study(__name__, title="A policy", knobs=Rate, task=nothing, learner=Policy(), probes=(loss, reward, rung), budgets=budgets(50))
 
 
 # 4. A student follows one frozen linear teacher after the other.

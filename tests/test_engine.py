@@ -220,7 +220,7 @@ def test_a_policy_learns_to_walk_on():
     record = wb.run(policy, lr=1.0, seed=range(8), steps=400)
     paid = record.wb["reward"].mean("run")
     assert paid[:50].mean() < 0.1 < 0.2 < paid[-50:].mean() <= 0.25
-    place = record.wb["position"].values
+    place = record.wb["rung"].values
     assert set(np.unique(place)) == {0, 1, 2, 3}
     assert np.isin(np.diff(place, axis=1), [1, 0, -1, -2, -3]).all()
 
