@@ -142,7 +142,7 @@ def test_keys_and_labels_serve_those_who_do_not_use_a_mouse(opened, page):
     page.keyboard.press("Home")
     assert panel.locator("[data-gauge=train_loss-curve] .wb-readout").inner_text().startswith("step 0")
     panel.locator("[data-gauge=train_loss-curve] summary").click()
-    assert panel.locator("[data-gauge=train_loss-curve] tbody tr").count() > 3
+    panel.locator("[data-gauge=train_loss-curve] tbody tr").nth(3).wait_for()
     assert page.errors == []
 
 

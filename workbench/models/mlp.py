@@ -3,6 +3,7 @@
 import itertools
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from .. import taps
 from ..knobs import Knobs, at_least, between, knob
 from .initialize import Initialization, Rule, by_fan_in, constant, normal
 from .parts import BatchNorm, Dropout
+from .rows import rows
 
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "tanh": F.tanh, "square": lambda x: x * x}
 
@@ -79,8 +81,8 @@ class Pairs(Dense):
         self.tokens = tokens
 
     def forward(self, x_B2: Tensor) -> Tensor:
-        columns = self.weight.T.contiguous()
-        summed = F.embedding(x_B2[:, 0], columns[: self.tokens]) + F.embedding(x_B2[:, 1], columns[self.tokens :])
+        index_2B = torch.stack([x_B2[:, 0], x_B2[:, 1] + self.tokens]).flatten()
+        summed = rows(self.weight.T.contiguous(), index_2B).unflatten(0, (2, -1)).sum(0)
         return summed if self.bias is None else summed + self.bias
 
 
