@@ -51,6 +51,10 @@ def test_a_run_that_diverged_is_scored_up_to_there():
     assert np.isnan(spike_score(curves(np.full(60, np.nan)), WINDOW).item())
 
 
+def test_an_infinite_value_and_what_is_compared_with_it_are_not_counted():
+    assert spike_score(curves(wobbling(s30=np.inf, s45=100)), WINDOW).item() == pytest.approx(1 / 39)
+
+
 def test_a_level_without_any_scatter_has_no_spikes():
     assert spike_score(curves(np.full(40, 0.1), np.append(np.full(39, 0.1), 5.0)), WINDOW).values.tolist() == [0, 0]
 

@@ -69,13 +69,13 @@ def test_the_task_keeps_its_contract():
 
 def test_every_sample_has_the_weak_feature_and_a_share_the_strong_one():
     state, knobs, _, _ = begun(weak_norm=0.5, strong_norm=2.0, strong_share=0.75, samples=40)
-    x, y = lro.TASK.all_samples(knobs, state["data"]).values()
+    x, y = lro.TASK.all_samples(knobs, state["samples"]).values()
     assert x.shape == (40, 3, 200) and set(y.tolist()) == {-1.0, 1.0}
     torch.testing.assert_close(x[:, 0], 0.5 * y[:, None] * torch.eye(200)[WEAK])
     torch.testing.assert_close(x[:30, 1], 2.0 * y[:30, None] * torch.eye(200)[STRONG])
     for patches in (x[30:, 1], x[:, 2]):
         assert (patches[:, [WEAK, STRONG]] == 0).all() and patches[:, 2:].std().item() == pytest.approx(0.2, rel=0.03)
-    one = lro.TASK.samples(knobs, state["data"], torch.tensor([7, 35]))
+    one = lro.TASK.samples(knobs, state["samples"], torch.tensor([7, 35]))
     assert torch.equal(one["x"], x[[7, 35]]) and torch.equal(one["y"], y[[7, 35]])
 
 
@@ -88,11 +88,11 @@ def test_held_out_samples_have_the_weak_feature_alone():
 def test_each_seed_has_a_training_set_of_its_own_and_keeps_it():
     state, knobs, shared, key = begun(seed=0)
     other, *_ = begun(seed=1)
-    assert not torch.equal(state["data"]["noise"], other["data"]["noise"])
+    assert not torch.equal(state["samples"]["noise"], other["samples"]["noise"])
     after, _ = updated(state, knobs, shared, key, [3])
     faster = knobs.replace(schedule="cosine")
     carried = lro.study.learner.adapt(after, key, Terms(knobs, shared), Terms(faster, shared))
-    assert all(torch.equal(state["data"][name], kept["data"][name]) for name in state["data"] for kept in (after, carried))
+    assert all(torch.equal(state["samples"][name], kept["samples"][name]) for name in state["samples"] for kept in (after, carried))
 
 
 def test_the_network_is_the_sum_over_patches_of_the_mean_over_filters():
@@ -106,7 +106,7 @@ def test_the_network_is_the_sum_over_patches_of_the_mean_over_filters():
 def test_a_projection_grows_by_the_residual_it_sees(axis, norm):
     """Patches are orthogonal, so an active filter's product with a feature is multiplied by 1 + 2 lr norm^2 / filters (1 - y f)."""
     state, knobs, shared, key = begun(lr=0.7)
-    y = state["data"]["y"][3].item()
+    y = state["samples"]["y"][3].item()
     after, moment = updated(state, knobs, shared, key, [3])
     assert lro.half_square(moment.taps["readout"], moment.batch).item() == pytest.approx(moment.loss.item())
     residual = lro.residual(moment).item()
@@ -143,7 +143,7 @@ def test_a_network_of_the_weak_feature_is_right_everywhere_and_one_of_the_strong
 
 def test_sharpness_of_a_sample_is_that_of_its_loss():
     state, knobs, shared, key = begun(samples=10, filters=4)
-    x = lro.TASK.all_samples(knobs, state["data"])["x"]
+    x = lro.TASK.all_samples(knobs, state["samples"])["x"]
 
     def output(weight):
         return lro._output(with_weight(state, weight), shared, x)

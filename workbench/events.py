@@ -48,7 +48,8 @@ def _spike_share(row: np.ndarray, window: int, deviations: float) -> float:
     if len(row) <= window:
         return np.nan
     before = sliding_window_view(row[:-1], window)
-    mean, deviation = before.mean(-1), before.std(-1)
+    with np.errstate(invalid="ignore"):  # infinite minus infinite
+        mean, deviation = before.mean(-1), before.std(-1)
     counted = np.isfinite(mean) & np.isfinite(row[window:])
     varies = before.max(-1) > before.min(-1)
     spikes = counted & varies & (row[window:] > mean + deviations * deviation)

@@ -112,9 +112,7 @@ class Supervised:
         if not getattr(knobs, "sigma_reparam", False):
             params = models.effective_weights(old.shared["model"], params, buffers)
         params, buffers = models.initialize(shared["model"], key, knobs, given={**params, **buffers})
-        fresh = optimizers.chosen(knobs, shared["traits"]).init(params)
-        goes_on = optimizers.same_kind(state["optimizer"], fresh)
-        optimizer = _carried(fresh, state["optimizer"]) if goes_on else fresh
+        optimizer = optimizers.carried(optimizers.chosen(knobs, shared["traits"]).init(params), state["optimizer"])
         begun = loss_scaling.begin(knobs, key.device)
         return dict(params=params, buffers=buffers, optimizer=optimizer, **{name: state.get(name, leaf) for name, leaf in begun.items()})
 
@@ -141,9 +139,3 @@ class Supervised:
 
 def _matrices(shell: nn.Module, roles: Mapping[str, str]) -> list[str]:
     return [name for name, p in shell.named_parameters() if p.ndim == 2 and roles[name] == "matrix"]
-
-
-def _carried(fresh: Any, old: Any) -> Any:
-    if isinstance(fresh, dict):
-        return {name: _carried(leaf, old[name]) if name in old else leaf for name, leaf in fresh.items()}
-    return old

@@ -2,7 +2,7 @@
 
 from .convnet import Convnet, Convolutional
 from .initialize import Initialization, Rule, initialize, roles
-from .linear import DiagonalLinear, Linear
+from .linear import DiagonalLinear, LinearModel
 from .mlp import MLP, PairMLP, Perceptron, Regularization
 from .parts import effective_weights, log_z, logit_scale
 from .shell import apply, build
@@ -15,7 +15,7 @@ __all__ = [
     "Decoder",
     "DiagonalLinear",
     "Initialization",
-    "Linear",
+    "LinearModel",
     "PairMLP",
     "PairTransformer",
     "Patches",

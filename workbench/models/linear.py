@@ -6,7 +6,7 @@ from .. import taps
 from .initialize import Rule, constant
 
 
-class Linear(nn.Module):
+class LinearModel(nn.Module):
     """(B, ...) with `inputs` numbers a row to (B, 1), without a bias; tap readout. A squared error of it is a quadratic."""
 
     def __init__(self, inputs: int) -> None:

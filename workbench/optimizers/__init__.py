@@ -8,7 +8,7 @@ from .decay import Decay
 from .lion import lion
 from .muon import Muon, muon, orthogonalized
 from .perp_grad import PerpGrad, perp_grad
-from .protocol import ROLES, Optimizer, Traits, of_role, same_kind
+from .protocol import ROLES, Optimizer, Traits, carried, of_role, same_kind
 from .sgd import Momentum, sgd
 from .spam import Spam, spam, spam_scale
 from .stable_spam import StableSpam, stable_spam
@@ -30,6 +30,7 @@ __all__ = [
     "Traits",
     "adabelief",
     "adam",
+    "carried",
     "chosen",
     "clip_global_norm",
     "effective_step",

@@ -44,6 +44,17 @@ def same_kind(one: State, other: State) -> bool:
     return _trees(one) == _trees(other)
 
 
+def carried(fresh: State, old: State) -> State:
+    """What a run goes on with under the optimizer that begins with `fresh`: `old` where both are of one kind, else `fresh`."""
+    return _kept(fresh, old) if same_kind(fresh, old) else fresh
+
+
+def _kept(fresh: Any, old: Any) -> Any:
+    if isinstance(fresh, dict):
+        return {name: _kept(leaf, old[name]) if name in old else leaf for name, leaf in fresh.items()}
+    return old
+
+
 def _trees(state: State) -> set[str]:
     return {name for name, value in state.items() if isinstance(value, dict)}
 

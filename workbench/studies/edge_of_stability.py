@@ -18,7 +18,6 @@ Differs.    The net of Cohen et al., fully connected with tanh, half the squared
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -33,8 +32,8 @@ from ..design import Design, grid
 from ..events import first_step, loss_exceeded_step
 from ..gauge import Gauge, Level
 from ..knobs import at_least, knob
-from ..learners import Supervised
-from ..models import MLP, DiagonalLinear, Linear, Perceptron
+from ..learners import OwnSamples
+from ..models import MLP, DiagonalLinear, LinearModel, Perceptron
 from ..optimizers import Momentum
 from ..probe import probe
 from ..probes import (
@@ -52,7 +51,7 @@ from ..progress import counted
 from ..record import with_nodes
 from ..schedules import Schedule
 from ..sensitivity import exponent
-from ..study import Budget, Event, Moment, Now, Prediction, Preset, Study, Terms
+from ..study import Budget, Event, Moment, Prediction, Preset, Study
 from ..tasks import ImageSamples, OrthogonalSamples, SampleKnobs, SparseKnobs, SparseSamples, choose
 from ..view import view
 from ..views import curves, intervals
@@ -117,7 +116,7 @@ def model(knobs: Any) -> nn.Module:
     size = TASK.of(knobs).size(knobs)
     if knobs.model == "mlp":
         return MLP(knobs, size, 1)
-    return DiagonalLinear(size) if knobs.model == "diagonal" else Linear(size)
+    return DiagonalLinear(size) if knobs.model == "diagonal" else LinearModel(size)
 
 
 def half_square(readout: Tensor, batch: Any, knobs: Any) -> Tensor:
@@ -129,22 +128,14 @@ def half_square(readout: Tensor, batch: Any, knobs: Any) -> Tensor:
     return (errors * seen).sum() / seen.sum()
 
 
-@dataclass(frozen=True)
-class OwnSamples(Supervised):
-    """Supervised learning where each run has a training set of its own in its state, and a batch is an order of it."""
+def training_set(knobs: Any, key: Tensor) -> dict[str, Tensor]:
+    """The samples of a run."""
+    return TASK.of(knobs).training(knobs, key)
 
-    def init(self, key: Tensor, knobs: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
-        """As of `Supervised`, and the training set."""
-        return {**super().init(key, knobs, shared), "samples": TASK.of(knobs).training(knobs, key)}
 
-    def step(self, state: Mapping[str, Any], batch: Any, knobs: Any, shared: Mapping[str, Any], now: Now) -> tuple[dict[str, Any], Moment]:
-        """One update on the samples that come first in the order."""
-        new, moment = super().step(state, {**state["samples"], **batch}, knobs, shared, now)
-        return {**new, "samples": state["samples"]}, moment
-
-    def adapt(self, state: Mapping[str, Any], key: Tensor, old: Terms, new: Terms) -> dict[str, Any]:
-        """The state carried over to other static knobs; the training set stays."""
-        return {**super().adapt(state, key, old, new), "samples": state["samples"]}
+def in_order(samples: Any, batch: Any, knobs: Any) -> dict[str, Tensor]:
+    """What an update sees: all samples of a run, and the order that the batch puts them in."""
+    return {**samples, **batch}
 
 
 def all_samples(m: Moment) -> dict[str, Tensor]:
@@ -723,7 +714,7 @@ study = Study(
     title="The edge of stability",
     knobs=Settings,
     task=TASK,
-    learner=OwnSamples(model, half_square, TASK.evaluation),
+    learner=OwnSamples(model, half_square, TASK.evaluation, training=training_set, seen=in_order),
     probes=(train_loss, test_loss),
     optional_probes=(
         sharpness,

@@ -14,7 +14,6 @@ Differs.    No code is released. From the paper's abstract and its public review
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -29,7 +28,7 @@ from ..design import grid
 from ..events import first_step
 from ..gauge import Gauge, Level
 from ..knobs import above, at_least, knob
-from ..learners import Supervised
+from ..learners import OwnSamples
 from ..models import Initialization, Rule
 from ..models.initialize import normal
 from ..optimizers import Momentum
@@ -37,7 +36,7 @@ from ..probe import probe
 from ..probes import learning_rate
 from ..progress import counted
 from ..schedules import Schedule
-from ..study import Budget, Event, Moment, Now, Prediction, Preset, Study, Terms
+from ..study import Budget, Event, Prediction, Preset, Study
 from ..tasks import WeakStrong, WeakStrongKnobs
 from ..tasks.weak_strong import STRONG, WEAK
 from ..view import view
@@ -95,22 +94,9 @@ def half_square(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
     return (readout - batch["y"]).square().mean() / 2
 
 
-@dataclass(frozen=True)
-class OwnSamples(Supervised):
-    """Supervised learning where each run has a training set of its own in its state, and a batch says which samples of it are seen."""
-
-    def init(self, key: Tensor, knobs: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
-        """As of `Supervised`, and what the training set is made of."""
-        return {**super().init(key, knobs, shared), "data": TASK.raw(knobs, key)}
-
-    def step(self, state: Mapping[str, Any], batch: Any, knobs: Any, shared: Mapping[str, Any], now: Now) -> tuple[dict[str, Any], Moment]:
-        """One update on the samples that the batch names."""
-        new, moment = super().step(state, TASK.samples(knobs, state["data"], batch["index"]), knobs, shared, now)
-        return {**new, "data": state["data"]}, moment
-
-    def adapt(self, state: Mapping[str, Any], key: Tensor, old: Terms, new: Terms) -> dict[str, Any]:
-        """The state carried over to other static knobs; the training set stays."""
-        return {**super().adapt(state, key, old, new), "data": state["data"]}
+def seen(samples: Any, batch: Any, knobs: Any) -> dict[str, Tensor]:
+    """What an update sees: those of a run's samples whose places the batch names."""
+    return TASK.samples(knobs, samples, batch["index"])
 
 
 @probe()
@@ -148,14 +134,14 @@ def strong_projection(m):
 @probe(every=10, on="state", cost="forward", vectorised=True)
 def training_loss(state, knobs, shared, key):
     """Training loss, half the squared error of all samples"""
-    batch = TASK.all_samples(knobs, state["data"])
+    batch = TASK.all_samples(knobs, state["samples"])
     return half_square(_output(state, shared, batch["x"]), batch)
 
 
 @probe(every=10, on="state", cost="forward", vectorised=True)
 def noise_output(state, knobs, shared, key):
     """What the noise patches add to y f(x), mean over training samples"""
-    batch = TASK.all_samples(knobs, state["data"])
+    batch = TASK.all_samples(knobs, state["samples"])
     features = torch.eye(knobs.dimension, dtype=batch["x"].dtype, device=batch["x"].device)[[WEAK, STRONG]].sum(0)
     return (batch["y"] * _output(state, shared, batch["x"] * (1 - features))).mean()
 
@@ -170,7 +156,7 @@ def weak_only_accuracy(state, knobs, shared, key):
 @probe(every=10, on="state", cost="forward", vectorised=True)
 def sample_sharpness(state, knobs, shared, key):
     """Sharpness of the loss of one sample where it is fitted, |df/dW|^2, mean over training samples"""
-    x_BPD, weight = TASK.all_samples(knobs, state["data"])["x"], state["params"]["weight"]
+    x_BPD, weight = TASK.all_samples(knobs, state["samples"])["x"], state["params"]["weight"]
     slope = 2 * torch.einsum("bpd,srd->bpsr", x_BPD, weight).clamp(min=0) / knobs.filters
     return torch.einsum("bpsr,bqsr,bpd,bqd->b", slope, slope, x_BPD, x_BPD).mean()
 
@@ -384,7 +370,7 @@ study = Study(
     title="Benign oscillation at large learning rates",
     knobs=Settings,
     task=TASK,
-    learner=OwnSamples(Filters, loss=half_square, evaluation=TASK.evaluation),
+    learner=OwnSamples(Filters, half_square, TASK.evaluation, training=TASK.raw, seen=seen),
     probes=(residual, weak_output, strong_output, training_loss, weak_only_accuracy, sample_sharpness),
     optional_probes=(noise_output, weak_projection, strong_projection, learning_rate),
     coords=lambda knobs: dict(unit=range(2 * knobs.filters)),
