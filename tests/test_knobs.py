@@ -1,5 +1,7 @@
 """Knobs: typed, bounded, composable settings."""
 
+import sys
+import types
 from typing import Literal
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 
 from workbench.errors import InputError
 from workbench.knobs import Interval, Knobs, above, at_least, between, knob, prefixed, specs
+from workbench.schedules import Schedule
 
 
 class Adam(Knobs):
@@ -172,3 +175,26 @@ def test_a_group_used_twice_is_prefixed_and_read_through_a_view():
 def test_a_view_of_no_knob_is_refused():
     with pytest.raises(InputError, match="No knob of Duel begins with 'actor_'"):
         Duel().view("actor")
+
+
+def test_a_stretch_of_steps_begins_at_the_knob_of_its_own_player():
+    stretches = specs(prefixed("critic", Schedule))
+    assert stretches["critic_warmup"].begins == "critic_warmup_from" and stretches["critic_horizon"].follows == "steps"
+    assert stretches["critic_lr"].begins == ""
+
+
+def test_a_group_of_a_module_with_postponed_annotations_is_used_like_any_other():
+    module = types.ModuleType("postponed")
+    module.__dict__.update(Literal=Literal, Knobs=Knobs, knob=knob)
+    text = "from __future__ import annotations\nKind = Literal['a', 'b']\nclass Group(Knobs):\n    kind: Kind = knob('a', doc='d')\n"
+    sys.modules["postponed"] = module
+    exec(text, module.__dict__)
+    assert prefixed("critic", module.Group)(critic_kind="b").critic_kind == "b"
+    assert type("Other", (module.Group,), {}, defaults={"kind": "b"})().kind == "b"
+
+
+@pytest.mark.parametrize("value", [10**400, np.array(["layer", "rms"]), ["layer"]])
+def test_what_no_knob_can_hold_is_an_input_error(value):
+    for name in ("lr", "norm"):
+        with pytest.raises(InputError, match=f"Knob '{name}' is"):
+            Settings(**{name: value})

@@ -62,3 +62,9 @@ def test_many_steps_are_thinned_and_keep_their_ends(steps):
     assert len(found) == min(steps, 150) and found[0][0] == 0 and found[-1][0] == steps - 1
     marked = [r for r in chart.to_dict()["data"]["values"] if r["mark"] is not None]
     assert [(r["panel_0"], r["step"], r["mark"], r["text"]) for r in marked] == [("two", 5, 2.0, "theirs")]
+
+
+def test_the_ends_of_a_logarithmic_axis_may_be_given():
+    chart = medians(record([[1, 10]] * 4), {"rising": "up"}, PANEL, title="height", domain=(0.1, 100.0), logarithmic=True)
+    scale = chart.to_dict()["spec"]["layer"][0]["encoding"]["y"]["scale"]
+    assert scale["type"] == "log" and scale["domain"] == [0.1, 100.0]

@@ -409,3 +409,15 @@ def test_bad_formats_are_named():
         round_to(torch.ones(2), Format("", 8, 24))
     with pytest.raises(InputError, match="bfloat16"):
         round_to(torch.ones(2, dtype=torch.bfloat16), format_of("e4m3"))
+
+
+@pytest.mark.parametrize(("given", "sentence"), [({"rounding": "up"}, "no rounding 'up'"), ({"scaling": "row"}, "no scaling 'row'")])
+def test_a_way_of_rounding_that_there_is_not_is_named(given, sentence):
+    with pytest.raises(InputError, match=sentence):
+        round_to(torch.ones(2), format_of("e4m3"), **given)
+
+
+def test_bits_that_are_numbers_must_fit_as_whole_ones_must():
+    for bits in (Bits(9.0, 3.0), Bits(4.0, 30.0)):
+        with pytest.raises(InputError, match="cannot be simulated in"):
+            round_to(torch.ones(2), bits)

@@ -435,7 +435,32 @@ def test_muon_without_matrices_says_so():
         chosen(Settings(optimizer="muon")).init(START)
 
 
+def test_muon_moves_a_net_of_nothing_but_matrices():
+    start = {name: START[name] for name in ("w",)}
+    knobs = Settings(optimizer="muon", lr=0.1)
+    paths, _ = trained(knobs, [{"w": GRADIENTS[0]["w"]}], Traits(matrices=frozenset(start)), start)
+    assert not torch.equal(paths[0]["w"], start["w"])
+
+
+def test_spam_trains_at_the_least_patience_and_says_what_it_draws_with():
+    knobs = Settings(optimizer="spam", spam_patience=2, spam_interval=0)
+    paths, _ = trained(knobs, [{"b": torch.full((2,), 2.0, dtype=DOUBLE)}] * 30, Traits(), {"b": torch.zeros(2, dtype=DOUBLE)})
+    assert (paths[-1]["b"] < -20 * knobs.lr).all()
+    with pytest.raises(InputError, match="it must be at least 2"):
+        Settings(spam_patience=1)
+    with pytest.raises(InputError, match="has no key here"):
+        sparse = Settings(optimizer="spam", spam_density=0.5)
+        chosen(sparse).update(START, chosen(sparse).init(START), START, sparse, None, 0.1)
+
+
 # Effective step
+
+
+def test_what_the_released_stable_spam_divided_by_at_a_reset_is_gone():
+    knobs = Settings(optimizer="stable_spam", stable_spam_interval=5, stable_spam_released=True)
+    _, states = trained(knobs)
+    found = [effective_step(state, knobs, 0.01, TRAITS)["w"].isnan().item() for state in states[:12]]
+    assert [i + 1 for i, gone in enumerate(found) if gone] == [5, 10]
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,7 @@ def ring(knobs, key):
         dict(optimizer="adabelief", adabelief_rectify=True),
         dict(optimizer="lion"),
         dict(optimizer="muon"),
-        dict(optimizer="spam", spam_interval=3, spam_patience=1, spam_density=0.5),
+        dict(optimizer="spam", spam_interval=3, spam_patience=2, spam_density=0.5),
         dict(optimizer="stable_spam", stable_spam_interval=3, stable_spam_released=True),
         dict(perp_grad=True),
     ],

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from workbench import noise
-from workbench.learners import softmax_loss, softmax_losses
+from workbench.learners import cross_entropy, softmax_loss, softmax_losses
 from workbench.numerics import OutputSoftmax, is_saturated, log_probabilities
 from workbench.numerics.softmax import stretched
 from workbench.probes import gradient_weight_cosine, readout_rms, saturated_share, zero_loss_share
@@ -103,3 +103,9 @@ def test_the_cosine_sees_gradients_whose_squares_vanish_in_float32():
     assert gradient_weight_cosine(moment).item() == pytest.approx(1.0)
     moment.grads = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([0.0])}
     assert gradient_weight_cosine(moment).item() == 0.0
+
+
+def test_the_loss_is_weighed_as_that_of_cross_entropy_is():
+    z, y, weight = torch.tensor([[2.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0]), torch.tensor([1.0, 0.25])
+    batch = {"y": y, "weight": weight}
+    assert softmax_loss(z, batch, OutputSoftmax()).item() == pytest.approx(cross_entropy(z, batch).item(), rel=1e-6)

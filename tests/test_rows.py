@@ -36,3 +36,11 @@ def test_lanes_of_either_argument_give_what_each_run_gives_alone(in_dims):
         found = vmap(f, in_dims)(lane(tables, in_dims[0], TABLE), lane(indices, in_dims[1], INDEX))
         for i in range(3):
             torch.testing.assert_close(found[i], f(of_lane(tables, in_dims[0], TABLE, i), of_lane(indices, in_dims[1], INDEX, i)))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_wrong_index_is_refused_in_a_lane_as_it_is_alone(wrong):
+    tables = torch.arange(12.0).reshape(2, 3, 2)
+    for call in (lambda: rows(tables[0], torch.tensor([wrong])), lambda: vmap(rows)(tables, torch.tensor([[0], [wrong]]))):
+        with pytest.raises((IndexError, RuntimeError), match="out of range"):
+            call()

@@ -33,18 +33,21 @@ def systems() -> tuple[System, ...]:
 
 
 def table(datasets: Path | None = None) -> list[dict[str, Any]]:
-    """One row a system: n, slug, title, family, study, claims (the verdicts of its slug), status.
+    """One row a system: n, slug, title, family, study (one or several names, or None), claims (the verdicts of its slug), status.
 
     Verdicts come from MANIFEST.json in `datasets` (the shipped ones by default); InputError if a record is not the one it lists.
     """
-    studies = {slug: entry.name for entry in catalogue.entries() for slug in entry.slugs}
+    studies: dict[str, list[str]] = {}
+    for entry in catalogue.entries():
+        for slug in entry.slugs:
+            studies.setdefault(slug, []).append(entry.name)
     shipped = verdicts(datasets or places.datasets())
     rows = []
     for system in systems():
-        study = studies.get(system.slug)
-        claims = [verdict for verdict in shipped.get(study, []) if verdict["slug"] == system.slug]
+        own = studies.get(system.slug, [])
+        claims = [verdict for study in own for verdict in shipped.get(study, []) if verdict["slug"] == system.slug]
         row = {"n": system.n, "slug": system.slug, "title": system.title, "family": system.family}
-        rows.append(row | {"study": study, "claims": claims, "status": status(claims)})
+        rows.append(row | {"study": ", ".join(own) or None, "claims": claims, "status": status(claims)})
     return rows
 
 

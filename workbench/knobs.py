@@ -92,12 +92,15 @@ class Spec:
         """`value` as this knob's own Python type; InputError if it is of another type or not valid."""
         value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
         if self.choices:
-            if value not in self.choices:
+            if not (self._has_type(value) and value in self.choices):
                 raise InputError(f"{self._is(value)}; choose one of {', '.join(map(str, self.choices))}.")
             return value
         if not self._has_type(value):
             raise InputError(f"{self._is(value)} ({type(value).__name__}); it must be {_KINDS[self.type]}{self._bounds()}.")
-        value = self.type(value)
+        try:
+            value = self.type(value)
+        except OverflowError:
+            raise InputError(f"{self._is(value)}; it must be {self.valid}, and a number that a float can hold.") from None
         if self.type in (int, float) and value not in self.valid:
             raise InputError(f"{self._is(value)}; it must be {self.valid}.")
         return value
@@ -167,7 +170,8 @@ class Knobs:
         for name, default in (defaults or {}).items():
             if name not in inherited:
                 raise unknown("knob", name, inherited)
-            cls.__annotations__ = {**get_annotations(cls), name: inherited[name].type}
+            hint = next(get_type_hints(base)[name] for base in cls.__mro__[1:] if name in getattr(base, "__dataclass_fields__", {}))
+            cls.__annotations__ = {**get_annotations(cls), name: hint}
             setattr(cls, name, field(default=default, metadata=inherited[name].metadata))
         dataclass(frozen=True, kw_only=True)(cls)
 
@@ -201,10 +205,12 @@ class Knobs:
 def prefixed(prefix: str, group: type[Knobs]) -> type[Knobs]:
     """`group` with every knob renamed `prefix_name`, for a study that needs the group twice."""
     members: dict[str, Any] = {"__annotations__": {}}
+    hints = get_type_hints(group)
     for f in fields(group):
         name = f"{prefix}_{f.name}"
-        members["__annotations__"][name] = f.type
-        members[name] = field(default=f.default, metadata={**f.metadata, "doc": f"{prefix}: {f.metadata['doc']}"})
+        members["__annotations__"][name] = hints[f.name]
+        begins = f.metadata["begins"] and f"{prefix}_{f.metadata['begins']}"
+        members[name] = field(default=f.default, metadata={**f.metadata, "doc": f"{prefix}: {f.metadata['doc']}", "begins": begins})
     return type(f"{prefix.capitalize()}{group.__name__}", (Knobs,), members)
 
 

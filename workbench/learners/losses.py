@@ -18,8 +18,8 @@ class Loss(Knobs):
 
 
 def softmax_loss(readout: Tensor, batch: Any, knobs: Any) -> Tensor:
-    """Mean of `softmax_losses`, in the readout's dtype."""
-    return softmax_losses(readout, batch["y"], knobs).to(readout.dtype).mean()
+    """Mean of `softmax_losses`, in the readout's dtype; `batch["weight"]` weighs them."""
+    return _weighted_mean(softmax_losses(readout, batch["y"], knobs).to(readout.dtype), batch)
 
 
 def softmax_losses(readout: Tensor, y: Tensor, knobs: Any) -> Tensor:
@@ -29,11 +29,7 @@ def softmax_losses(readout: Tensor, y: Tensor, knobs: Any) -> Tensor:
 
 def cross_entropy(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
     """Mean cross-entropy in nats of logits (..., classes) against integers `batch["y"]` (...); `batch["weight"]` weighs them."""
-    losses = F.cross_entropy(readout.flatten(0, -2), batch["y"].flatten(), reduction="none")
-    if "weight" not in batch:
-        return losses.mean()
-    weight = batch["weight"].flatten()
-    return (losses * weight).sum() / weight.sum()
+    return _weighted_mean(F.cross_entropy(readout.flatten(0, -2), batch["y"].flatten(), reduction="none"), batch)
 
 
 def squared_error(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
@@ -46,3 +42,10 @@ def squared_error(readout: Tensor, batch: Any, knobs: Any = None) -> Tensor:
 def z_penalty(readout: Tensor, knobs: Any) -> Tensor:
     """z-loss: `z_loss` times the mean of log(Z)^2 (arXiv 2309.14322, weight 1e-4 there)."""
     return knobs.z_loss * (log_z(readout) ** 2).mean()
+
+
+def _weighted_mean(losses: Tensor, batch: Any) -> Tensor:
+    if "weight" not in batch:
+        return losses.mean()
+    weight = batch["weight"].reshape(losses.shape)
+    return (losses * weight).sum() / weight.sum()

@@ -37,13 +37,11 @@ class Supervised:
     def prepare(self, knobs: Any, key: Tensor) -> dict[str, Any]:
         """The model's structure (`model`, and `evaluator` in evaluation mode), traits of its parameters, held-out data, loss, edits."""
         shell = models.build(self.model, knobs)
-        roles = models.roles(shell)
-        scales = {name: scale for name, scale in models.rate_scales(shell, knobs).items() if scale != 1}
         return dict(
             model=shell,
             evaluator=models.build(self.model, knobs).eval(),
-            roles=roles,
-            traits=Traits(scales, of_role(roles, "matrix", "embedding", "readout"), frozenset(_matrices(shell, roles))),
+            roles=models.roles(shell),
+            traits=traits_of(shell, knobs),
             evaluation=self.evaluation(knobs, key.device) if self.evaluation else None,
             loss=self.loss,
             edits=self.edits,
@@ -135,6 +133,13 @@ class Supervised:
         loss = self.loss(readout, batch, knobs)
         total = loss + z_penalty(readout, knobs) if hasattr(knobs, "z_loss") else loss
         return total, (loss, dict(seen=frame.seen, kept=frame.kept))
+
+
+def traits_of(shell: nn.Module, knobs: Any) -> Traits:
+    """What an optimizer may need to know of a model's parameters: rate multipliers, which decay, which are matrices inside the network."""
+    roles = models.roles(shell)
+    scales = {name: scale for name, scale in models.rate_scales(shell, knobs).items() if scale != 1}
+    return Traits(scales, of_role(roles, "matrix", "embedding", "readout"), frozenset(_matrices(shell, roles)))
 
 
 def _matrices(shell: nn.Module, roles: Mapping[str, str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Maps that are linear in their inputs, of one output: a plain one, and the diagonal linear net."""
 
+import torch
 from torch import Tensor, nn
 
 from .. import taps
@@ -25,7 +26,7 @@ class DiagonalLinear(nn.Module):
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.u, self.v = nn.Parameter(Tensor(inputs)), nn.Parameter(Tensor(inputs))
+        self.u, self.v = nn.Parameter(torch.empty(inputs)), nn.Parameter(torch.empty(inputs))
 
     def rules(self) -> dict[str, Rule]:
         return dict(u=constant("matrix", 1.0), v=constant("matrix", 1.0))

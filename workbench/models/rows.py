@@ -76,6 +76,7 @@ def _lanes(info: Any, dim: int | None, x: Tensor) -> Tensor:
 
 
 def _in_one_table(index_LN: Tensor, count: int) -> Tensor:
-    """The indices of lanes, in the table that has their tables of `count` rows one under the other; flat."""
-    first_L = count * torch.arange(index_LN.shape[0], device=index_LN.device)
-    return (index_LN + first_L.unsqueeze(1)).flatten()
+    """The indices of lanes, in the table that has their tables of `count` rows one under the other; flat. Wrong ones are outside it."""
+    lanes = index_LN.shape[0]
+    moved_LN = index_LN + count * torch.arange(lanes, device=index_LN.device).unsqueeze(1)
+    return torch.where((index_LN >= 0) & (index_LN < count), moved_LN, lanes * count).flatten()

@@ -7,13 +7,13 @@ so that one integer rounding does the work; all but the integer rounding is exac
 import math
 from functools import reduce
 from operator import or_
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from .. import noise
-from ..errors import InputError
+from ..errors import InputError, unknown
 from .formats import OCP, Bits, Format, Integer
 from .scaling import Scaling, power_of_two_below, power_scale, reach
 
@@ -74,8 +74,11 @@ def round_to(
     largest value, as do infinities. NaN stays NaN in every format. With `scaling` (see `scaling.reach`) values are divided by a scale
     before they are rounded, and multiplied after: "tensor" and "channel" take the largest finite size over the format's largest value,
     "block" the power of two of OCP Microscaling 1.0, where only infinities overflow. Integers without a scaling are scaled by tensor.
-    InputError for a format with more bits than x's dtype, and for stochastic rounding without a key.
+    InputError for a rounding or scaling that there is not, a format with more bits than x's dtype, and stochastic rounding without a key.
     """
+    for kind, word, words in (("rounding", rounding, get_args(Mode)), ("scaling", scaling, get_args(Scaling))):
+        if word not in words:
+            raise unknown(kind, word, words)
     carrier = _carrier(x, fmt)
     if rounding == "stochastic" and key is None:
         raise InputError("Stochastic rounding draws, and has no key here; give one, as now.key in a step.")
@@ -109,7 +112,7 @@ def _carrier(x: Tensor, fmt: Format | Integer | Bits) -> _Carrier:
     carrier = _CARRIERS[x.dtype]
     for kind, low in (("exponent", 2), ("mantissa", 0)):
         bits, high = getattr(fmt, f"{kind}_bits", low), getattr(carrier, f"{kind}_bits")
-        if isinstance(bits, int) and not low <= bits <= high:
+        if not isinstance(bits, Tensor) and not low <= bits <= high:
             raise InputError(f"A format with {bits} {kind} bits cannot be simulated in {x.dtype}; use {low} to {high}.")
     return carrier
 

@@ -37,7 +37,7 @@ def effective_step(state: State, knobs: Any, rate: float | Tensor, traits: Trait
 
 def _init(traits: Traits, params: Params) -> State:
     traits.check(params)
-    count = next(iter(params.values())).new_zeros(())
+    count = next(iter(params.values()), torch.empty(0)).new_zeros(())
     m, v = ({name: torch.zeros_like(p) for name, p in params.items()} for _ in "mv")
     return {"count": count, "m": m, "v": v}
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .. import noise
-from ..knobs import at_least, between, knob
+from ..errors import InputError
+from ..knobs import above, at_least, knob
 from .adam import Adam, adam, correction, denominator
 from .decay import decayed_gradient, decayed_update
 from .protocol import Optimizer, Params, State, Traits, numbers
@@ -28,10 +29,10 @@ class Spam(Adam, defaults={"epsilon": 1e-6}):
         150, 0, 1000, valid=at_least(0), acts="live", units="step", group="optimizer", doc="steps of warmup after a reset of SPAM"
     )
     spam_patience: int = knob(
-        20, 0, 200, valid=at_least(0), acts="live", units="step", group="optimizer", doc="steps after a reset before SPAM clips"
+        20, 2, 200, valid=at_least(2), acts="live", units="step", group="optimizer", doc="steps after a reset before SPAM clips"
     )
     spam_density: float = knob(
-        1.0, 0.05, 1.0, valid=between(0.0, 1.0), acts="switch", group="optimizer", doc="share of each matrix that SPAM moves between resets"
+        1.0, 0.05, 1.0, valid=above(0.0, 1.0), acts="switch", group="optimizer", doc="share of each matrix that SPAM moves between resets"
     )
     spam_bias_correction: Literal["running", "restarted"] = knob(
         "running", acts="switch", group="optimizer", doc="whether SPAM's bias correction begins again with a reset"
@@ -125,6 +126,8 @@ def _divisor(v: Tensor, second: Tensor, epsilon: Tensor, knobs: Any) -> Tensor:
 
 
 def _draw(anew: Tensor, draw: Tensor, key: Tensor | None) -> Tensor:
+    if key is None:
+        raise InputError("SPAM with a density below 1 draws which weights move, and has no key here; give one, as now.key in a step.")
     # All zeros: nothing has been drawn yet, at the start or because this optimizer has only now been chosen.
     return torch.where(anew | (draw == 0).all(), key, draw)
 

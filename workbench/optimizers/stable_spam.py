@@ -69,12 +69,16 @@ def stable_spam(traits: Traits | None = None) -> Optimizer:
 
 
 def effective_step(state: State, knobs: Any, rate: float | Tensor, traits: Traits) -> dict[str, Tensor]:
-    """The step per unit of m_hat, the mean of clipped and scaled gradients: geometric mean over each parameter's elements; 0-dim each."""
+    """The step per unit of m_hat, the mean of clipped and scaled gradients: geometric mean over each parameter's elements; 0-dim each.
+
+    NaN right after the update in which the released code resets: what it divided by is gone.
+    """
     count = state["count"].clamp(min=1)
     beta2, epsilon = numbers(count, knobs.beta2, knobs.epsilon)
     second = correction(beta2, updates_since(count, state["reset"]))
     logs = {name: torch.log(denominator(v, second, epsilon)).mean() for name, v in state["v"].items()}
-    return {name: rate * traits.scale(name) * torch.exp(-log) for name, log in logs.items()}
+    gone = (state["reset"] > 0) & (state["reset"] == count) if knobs.stable_spam_released else torch.zeros_like(count, dtype=torch.bool)
+    return {name: torch.where(gone, torch.nan, rate * traits.scale(name) * torch.exp(-log)) for name, log in logs.items()}
 
 
 class _Means(NamedTuple):

@@ -27,7 +27,8 @@ def activation_max(m):
 def underflow_share(m):
     """Share of numbers under the smallest normal one of the format 'bits', zeros apart
 
-    Of weights, of activations and of the gradients of activations, all as a pass without any rounding has them.
+    Of weights, of activations and of the gradients of activations, all as a pass without any edits of the model has them; gradients are
+    those of the scaled loss, without z-loss.
     """
     lowest = 2 - torch.exp2(torch.as_tensor(m.knobs.exponent_bits, device=m.loss.device) - 1).to(torch.int64)
     smallest = torch.ldexp(torch.ones_like(m.loss), lowest)
@@ -38,7 +39,8 @@ def underflow_share(m):
 def overflow_share(m):
     """Share of numbers above the largest one of the format 'bits'
 
-    Of weights, of activations and of the gradients of activations, all as a pass without any rounding has them.
+    Of weights, of activations and of the gradients of activations, all as a pass without any edits of the model has them; gradients are
+    those of the scaled loss, without z-loss.
     """
     largest = round_to(torch.full_like(m.loss, torch.inf), Bits(m.knobs.exponent_bits, m.knobs.mantissa_bits), saturate=True)
     return torch.stack([_share(x, lambda size: size > largest) for x in _unrounded(m)])
@@ -52,7 +54,7 @@ def _rounded_taps(m: Any) -> list[str]:
 
 
 def _unrounded(m: Any) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """Weights, the activations that can be rounded, and the gradients of the loss in these."""
+    """Weights, the activations that can be rounded, and the gradients in these of the loss, multiplied as loss scaling does."""
     names = _rounded_taps(m)
 
     def loss_and_activations(added: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,7 +63,8 @@ def _unrounded(m: Any) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapp
 
         with recording(dict.fromkeys(ACTIVATIONS, add), m.knobs, m.key) as frame:
             readout = models.apply(m.shared["model"], m.params, m.buffers, m.batch["x"], knobs=m.knobs)
-        return m.shared["loss"](readout, m.batch, m.knobs), {name: frame.seen[name] for name in names}
+        loss = m.shared["loss"](readout, m.batch, m.knobs)
+        return loss if m.loss_scale is None else m.loss_scale * loss, {name: frame.seen[name] for name in names}
 
     gradients, activations = grad(loss_and_activations, has_aux=True)({name: torch.zeros_like(m.taps[name]) for name in names})
     return m.params, activations, gradients

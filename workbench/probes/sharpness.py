@@ -24,13 +24,14 @@ def sharpness_in_logits(y: Tensor, targets: Tensor, epsilon: float = EPSILON) ->
 
     L is the mean cross-entropy in nats of logits (..., classes) against integers (...). The measure is that of arXiv 2405.18710, who
     search the box with L-BFGS-B. Cross-entropy falls in the target's logit and rises in every other, so the largest value is at the
-    corner where the target is lowered and all others are raised. The rise is summed without cancellation:
-    log(sum of p_j exp(z_j)) - z_target, with p the softmax of y.
+    corner where the target t is lowered and all others are raised. With p the softmax of y the loss rises there by
+    log(1 + sum over the others of p_j (exp(z_j - z_t) - 1)), a sum of positive terms, so that no digits cancel.
     """
     reach = epsilon * (y.abs() + 1)
     is_target = F.one_hot(targets, y.shape[-1]).bool()
-    z = torch.where(is_target, -reach, reach)
+    apart = reach + torch.where(is_target, reach, 0.0).sum(-1, keepdim=True)
     log_p = torch.log_softmax(y, -1)
-    rise = torch.log1p((log_p.exp() * torch.expm1(z)).sum(-1)) + torch.where(is_target, reach, 0.0).sum(-1)
+    added = torch.where(is_target, -torch.inf, log_p + apart + torch.log(-torch.expm1(-apart)))
+    rise = F.softplus(torch.logsumexp(added, -1))
     loss = -torch.where(is_target, log_p, 0.0).sum(-1)
     return 100 * rise.mean() / (1 + loss.mean())

@@ -47,6 +47,7 @@ def _aligned(values: Any, at: np.ndarray, group: Factor, within: int) -> pd.Data
 
 
 def _medians(table: pd.DataFrame) -> pd.DataFrame:
-    """Over stretches of ten steps, since runs have the event at different distances from what was measured."""
-    stretch = np.floor(table["before"] / 10) * 10 + 5
-    return table["value"].groupby(stretch.rename("before")).median().reset_index()
+    """Over stretches of ten steps, since runs have the event at different distances from what was measured: of each run, then of all."""
+    stretch = (np.floor(table["before"] / 10) * 10 + 5).rename("before")
+    each = table["value"].groupby([stretch, table["run"]]).median()
+    return each.groupby("before").median().reset_index()

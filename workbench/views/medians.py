@@ -47,7 +47,7 @@ def medians(
     values = {name: record.wb[variable].sel(step=slice(None, until)) for name, variable in variables.items()}
     measured = [row for name, each in values.items() for row in _rows(each, name, panel, logarithmic)]
     heights = [row[key] for row in measured for key in ("low", "high")] + [mark.value for mark in marks]
-    axis = Span(*domain, False) if domain else span(np.array(heights), logarithmic=logarithmic)
+    axis = Span(*domain, logarithmic) if domain else span(np.array(heights), logarithmic=logarithmic)
     highest = max((mark.value for mark in marks), default=0.0)
     shown = [
         {"panel_0": m.panel, "name": m.name, "step": m.step, "mark": m.value, "text": m.text, "top": m.value == highest} for m in marks

@@ -47,7 +47,7 @@ def outcome_map(
 ) -> Any:
     """A cell for each value of `across` (a DataArray over run, called `x`) and setting, in the colour of its commonest outcome.
 
-    `outcome` and `words` have one entry a run; the words of a cell are those of its first run.
+    `outcome` and `words` have one entry a run; the words of a cell are those of the first run that had its outcome.
     """
     runs = pd.DataFrame({"across": list(map(word, across.values)), "down": down.of_runs(down.names), "outcome": outcome, "words": words})
     table = pd.DataFrame([_cell(*place, runs) for place, runs in runs.groupby(["across", "down"], sort=False)])
@@ -72,7 +72,13 @@ def outcome_map(
 def _cell(across: str, down: str, runs: pd.DataFrame) -> dict[str, str]:
     commonest = runs["outcome"].mode()[0]
     agree = f"{(runs['outcome'] == commonest).sum()} of {len(runs)} runs"
-    return {"across": across, "down": down, "outcome": commonest, "agree": agree, "words": runs["words"].iloc[0]}
+    return {
+        "across": across,
+        "down": down,
+        "outcome": commonest,
+        "agree": agree,
+        "words": runs.loc[runs["outcome"] == commonest, "words"].iloc[0],
+    }
 
 
 def lines(table: pd.DataFrame, panel: Factor, *, x: str, y: str, names: Sequence[str], styles: Sequence[str]) -> Any:
