@@ -183,6 +183,16 @@ def test_rounding_keeps_four_digits_of_curves_and_all_of_everything_else(tmp_pat
     np.testing.assert_array_equal(wb.open(full).wb["loss"], exact)
 
 
+def test_rounding_leaves_infinities_as_they_are(tmp_path):
+    made = blank(schema(rows(lr=[0.1], seed=range(40)), stop=999))
+    exact = np.random.default_rng(0).uniform(1, 2, (40, 1000)).astype("float32")
+    exact[:3, 500:] = np.array([[np.inf], [-np.inf], [np.nan]])
+    fill(made, Slab(range(40), 1, range(1000), dict(loss=exact), {}))
+    kept = wb.open(save(made, tmp_path / "made.nc", rounded=True)).wb["loss"].values
+    np.testing.assert_array_equal(kept[:3, 500:], exact[:3, 500:])
+    assert 0 < np.abs(kept[3:] / exact[3:] - 1).max() < 2e-4
+
+
 def test_nothing_is_overwritten_unless_asked(record, tmp_path):
     path = save(record, tmp_path / "made.nc")
     with pytest.raises(InputError, match="exists; give another name, or replace it with overwrite=True"):

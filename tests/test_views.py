@@ -270,6 +270,18 @@ def test_curves_take_panels_from_factors():
     assert views.curves(record, "train_loss", factors=[odd]).to_dict()["facet"]["sort"] == ["parity = even", "parity = odd"]
 
 
+def test_a_pair_of_groups_without_runs_has_a_panel_of_nothing():
+    """Without a row for it Vega-Lite draws the panels after the gap one place too far to the left."""
+    record = made(SWEEP)
+    row, column = Factor("row", ("a", "b"), record["run"].values % 2), Factor("column", ("c", "d"), record["run"].values // 2 % 2)
+    some = record.isel(run=np.flatnonzero((row.codes == 0) | (column.codes == 1)))
+    kept = [Factor(f.title, f.names, f.codes[some["run"].values]) for f in (row, column)]
+    rows = views.curves(some, "train_loss", factors=kept).to_dict()["data"]["values"]
+    assert {(r["panel_0"], r["panel_1"]) for r in rows} == {(f"row = {a}", f"column = {b}") for a in "ab" for b in "cd"}
+    (empty,) = [r for r in rows if (r["panel_0"], r["panel_1"]) == ("row = b", "column = c")]
+    assert all(value in (None, [None]) for name, value in empty.items() if not name.startswith("panel_"))
+
+
 def per_seed(*rows):
     sizes = xr.Variable("size", [10, 100, 1000], {"long_name": "weights"})
     return xr.DataArray(np.array(rows, float).T, dims=("size", "seed"), coords={"size": sizes, "seed": range(len(rows))})

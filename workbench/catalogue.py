@@ -76,7 +76,7 @@ def _read(path: Path) -> Entry:
     titles = [text for call in calls if call.func.id == "Study" for text in _literals(call, "title", 1)]
     slugs = dict.fromkeys(text for call in calls if call.func.id == "Claim" for text in _literals(call, "slug", 0))
     texts = [fields.get(name, "") for name in (*FIELDS, *OPTIONAL_FIELDS)]
-    return Entry(path.stem, titles[0] if titles else path.stem, tuple(slugs), *texts)
+    return Entry(path.stem, titles[0] if titles else path.stem, tuple(filter(None, slugs)), *texts)
 
 
 def _literals(call: ast.Call, keyword: str, position: int) -> Iterator[str]:

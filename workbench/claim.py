@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement that stands for a published system.
+    """A statement that stands for a published system, by its `slug` in the atlas; without a slug for what theory says.
 
     `effect(record)` gives one number a seed (a DataArray over `seed`). The claim holds when the whole 95 % Student interval of
     its mean lies beyond `threshold`, over at least 4 seeds; `above=False` means below it. `paired` says what each seed's two

@@ -21,6 +21,7 @@ from .schema import VERSION, Change, Progress, Schema, Slab, ticks
 
 MARK = "stability-workbench"
 DIGITS = 4
+BITS = 12  # of the mantissa, an error of at most 1.3e-4
 SMALL = 4096  # bytes, below which packing takes more than it saves
 TIMELINE = {
     "changed_run": "run that was changed",
@@ -186,7 +187,9 @@ def _encoding(variable: xr.Variable, rounded: bool) -> dict[str, Any]:
         return encoding
     encoding |= dict(zlib=True, complevel=9, shuffle=True)
     if rounded and variable.dtype.kind == "f":
-        encoding |= dict(significant_digits=DIGITS, quantize_mode="GranularBitRound")
+        # GranularBitRound makes -0 of infinity.
+        digits, mode = (BITS, "BitRound") if np.isinf(variable.values).any() else (DIGITS, "GranularBitRound")
+        encoding |= dict(significant_digits=digits, quantize_mode=mode)
     return encoding
 
 

@@ -35,7 +35,7 @@ def text(case: Case) -> Iterator[str]:
     if not study.title.strip():
         yield "The study has no title."
     entry = next((e for e in catalogue.entries() if study.module == f"{catalogue.__package__}.studies.{e.name}"), None)
-    if entry and (entry.title != study.title or {*entry.slugs} != {claim.slug for claim in study.claims}):
+    if entry and (entry.title != study.title or {*entry.slugs} != {claim.slug for claim in study.claims} - {""}):
         yield "The catalogue reads another title or other slugs than the study has; write them as plain strings in Study and Claim."
 
 
@@ -106,10 +106,10 @@ def variables(case: Case) -> Iterator[str]:
 
 
 def claims(case: Case) -> Iterator[str]:
-    """Claims stand for systems of the atlas, and say what they compare, with which threshold and why."""
+    """Claims stand for systems of the atlas or for theory, and say what they compare, with which threshold and why."""
     known = {system.slug for system in atlas.systems()}
     for claim in case.study.claims:
-        if claim.slug not in known:
+        if claim.slug and claim.slug not in known:
             yield f"Claim {claim.statement!r} has slug {claim.slug!r}, which is not in the atlas (see `workbench atlas`)."
         if not all(part.strip() for part in (claim.statement, claim.threshold_source, claim.paired, claim.units)):
             yield f"Claim {claim.statement!r} lacks a statement, threshold_source, paired or units."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,7 @@ def panels(layers: Sequence[Any], table: pd.DataFrame, factors: Sequence[Factor]
     """The layers over the table, once for each group of the panel factors."""
     shown = panel_factors(factors)
     rows, columns = _grid(shown)
+    table = _with_empty_panels(table, shown) if len(shown) == 2 else table
     chart = alt.layer(*layers, data=inline(table)).properties(width=WIDTHS.get(columns, 200), height=HEIGHTS.get(rows, LOWEST))
     if len(shown) == 1:
         chart = chart.facet(_panel(alt.Facet, 0, shown[0]), columns=columns)
@@ -108,6 +110,15 @@ def panels(layers: Sequence[Any], table: pd.DataFrame, factors: Sequence[Factor]
         chart = chart.facet(row=_panel(alt.Row, 0, shown[0]), column=_panel(alt.Column, 1, shown[1]))
     title = {"title": alt.Title(list(notes), fontSize=12, fontWeight="normal", color=FAINT)} if notes else {}
     return chart.properties(description=description, **title)
+
+
+def _with_empty_panels(table: pd.DataFrame, shown: Sequence[Factor]) -> pd.DataFrame:
+    """The table with a row of nothing for each pair of groups that has none: Vega-Lite puts what follows a gap into the wrong row."""
+    found = set(zip(table["panel_0"], table["panel_1"], strict=True))
+    missing = [pair for pair in itertools.product(*(factor.heads for factor in shown)) if pair not in found]
+    lists = [name for name, value in table.iloc[0].items() if isinstance(value, list | np.ndarray)] if len(table) else []
+    rows = [{"panel_0": row, "panel_1": column} | {name: [None] for name in lists} for row, column in missing]
+    return pd.concat([table, pd.DataFrame(rows, columns=table.columns)]) if rows else table
 
 
 def y_title(text: str, factors: Sequence[Factor]) -> list[str]:
