@@ -1,19 +1,12 @@
 """What the effects of `reduced_precision` measure, its probes against a search and by hand, and its shipped record."""
 
-import hashlib
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from scipy.optimize import minimize
 
-import workbench as wb
-from workbench import noise, places
-from workbench.catalogue import find
-from workbench.claim import judge
+from workbench import noise
 from workbench.design import axes, grid
 from workbench.engine import plan
 from workbench.probes import activation_max, logit_sharpness, overflow_share, sharpness_in_logits, underflow_share
@@ -233,15 +226,3 @@ def test_views_show_all_formats_or_some(view):
     record = made(diverged=lambda row: 25 if row["exponent_bits"] == 4 and row["lr"] == 1.0 else -1, rows=rows)
     for shown in (record, record.wb.where(rounding="nearest"), record.wb.where(exponent_bits=4, mantissa_bits=7, lr=1.0)):
         view(shown).to_dict()
-
-
-def test_the_shipped_record_is_judged_as_it_stands():
-    path = places.datasets() / "reduced_precision.nc"
-    listed = json.loads((places.datasets() / "MANIFEST.json").read_text(encoding="utf-8"))["records"]["reduced_precision"]
-    content = path.read_bytes()
-    assert (len(content), hashlib.sha256(content).hexdigest()) == (listed["bytes"], listed["sha256"]) and len(content) <= 300_000
-    record = wb.open("reduced_precision")
-    assert record.attrs["source_sha256"] == hashlib.sha256(Path(rp.__file__).read_bytes()).hexdigest()
-    verdicts = [judge(claim, record).as_dict() for claim in find("reduced_precision").claims]
-    assert verdicts == json.loads(record.attrs["claims"]) == listed["claims"]
-    assert record.sizes["run"] == len(full_design()) and (record["events"]["steps_done"] == rp.STEPS).all()
