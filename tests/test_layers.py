@@ -12,7 +12,7 @@ PACKAGE = ROOT / "workbench"
 # layer: its modules, the layers it may import beside itself, the packages it may not
 LAYERS = {
     "vocabulary": ("errors knobs dims places probe view gauge claim design study schema catalogue", "", "torch xarray altair"),
-    "parts": ("noise taps numerics optimizers schedules models inputs tasks", "vocabulary", "xarray altair"),
+    "parts": ("noise taps numerics optimizers schedules models inputs tasks sample_distance", "vocabulary", "xarray altair"),
     "learning": ("learners probes", "vocabulary parts", "xarray altair"),
     "record": ("record history glance events sensitivity store older opening progress atlas", "vocabulary", "torch altair"),
     "engine": ("engine", "vocabulary parts learning record", "altair"),

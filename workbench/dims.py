@@ -8,6 +8,7 @@ DIMS = {
     "matrix": "weight matrix, by its name in the model",
     "tensor": "parameter tensor, by its name in the model",
     "player": "one of several parties trained together",
+    "mode": "mode of a mixture",
     "task": "task of a sequence",
     "group": "group of parameters, by role",
     "unit": "unit of a layer",

@@ -193,7 +193,7 @@ def _draws(latent: Callable[[Tensor, Any, int], Tensor], batch: Any, knobs: Any,
         raise InputError(f"A batch has {count} samples, which {knobs.critic_steps} updates of the critic cannot share; draw a multiple.")
     parts = batch["x"].unflatten(0, (knobs.critic_steps, -1))
     keys = [noise.fold(now.key, f"critic update {i}") for i in range(knobs.critic_steps)]
-    return [Drawn(part, latent(key, knobs, part.shape[0]), key) for part, key in zip(parts, keys, strict=True)]
+    return [Drawn(part, latent(key, knobs, part.shape[0]).to(part.dtype), key) for part, key in zip(parts, keys, strict=True)]
 
 
 def _critic_slope(critic: Values, generator: Values, drawn: Drawn, knobs: Any, shared: Mapping[str, Any]) -> Any:

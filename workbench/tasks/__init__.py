@@ -3,6 +3,7 @@
 from .batch import Batch
 from .choice import Choice, choose
 from .images import ImageKnobs, Images
+from .mixtures import MixtureKnobs, Mixtures
 from .modular import CorruptedModular, Corruption, Modular, ModularKnobs
 from .parity import Parity, ParityKnobs
 from .samples import ImageSamples, OrthogonalSamples, SampleKnobs, SparseKnobs, SparseSamples
@@ -18,6 +19,8 @@ __all__ = [
     "ImageKnobs",
     "ImageSamples",
     "Images",
+    "MixtureKnobs",
+    "Mixtures",
     "Modular",
     "ModularKnobs",
     "OrthogonalSamples",
