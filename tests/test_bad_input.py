@@ -16,7 +16,7 @@ from PIL import Image
 
 import workbench as wb
 from workbench import catalogue, inputs, lab, places, rebuild, record, store
-from workbench.errors import InputError
+from workbench.errors import InputError, unknown
 from workbench.probe import probe
 
 SENTENCE = re.compile(r"Error: [^\n]+\.?\n")
@@ -417,3 +417,11 @@ def test_a_package_without_its_tour(monkeypatch):
     with pytest.raises(InputError, match=r"There is no .*00_tour"):
         lab.prepare()
     shutil.rmtree("notebooks")
+
+
+def test_a_name_that_players_have_of_their_own_is_found_by_its_end():
+    assert str(unknown("knob", "lr", ["generator_lr", "critic_lr", "batch"])).endswith("did you mean 'critic_lr' or 'generator_lr'?")
+
+
+def test_names_with_commas_are_told_apart():
+    assert str(unknown("preset", "zzz", ["SPAM, injected", "SPAM"])) == "There is no preset 'zzz'; there are 'SPAM', 'SPAM, injected'."

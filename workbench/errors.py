@@ -9,8 +9,10 @@ class InputError(ValueError):
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
-    """The error for a name that does not exist, with the nearest names that do."""
+    """The error for a name that does not exist, with the nearest names, or else those that end in it, or all."""
     valid = sorted(valid)
-    near = get_close_matches(str(name), valid, n=3, cutoff=0.5)
-    remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(valid) or 'none'}."
+    almost, near = (get_close_matches(str(name), valid, n=n, cutoff=cutoff) for n, cutoff in ((1, 0.9), (3, 0.5)))
+    near = almost or near or [v for v in valid if v.endswith(f"_{name}")]
+    listed = map(repr, valid) if any("," in v for v in valid) else valid
+    remedy = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(listed) or 'none'}."
     return InputError(f"There is no {kind} {name!r}; {remedy}")

@@ -322,7 +322,7 @@ class Panel {
       const verdict = right ? "You were right" : `You said: ${guess.answers[guess.answer]}`;
       parts.push(
         ` ${verdict}${right ? "" : ". It was"}: ${guess.answers[guess.outcome]}. `,
-        button("Go on", () => this.press("dismiss")),
+        button("Close", () => this.press("dismiss")),
       );
     }
     this.refill(this.guess, ...parts);
