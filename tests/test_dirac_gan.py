@@ -41,7 +41,8 @@ def test_wasserstein_players_turn_as_a_matrix_says(record):
 
 
 def test_r1_players_go_where_logistic_losses_send_them(record):
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
+    def sigmoid(x):
+        return 1 / (1 + np.exp(-x))
 
     def update(p, s):
         s = s - RATE * (p * sigmoid(s * p) + s)

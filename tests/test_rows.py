@@ -30,8 +30,13 @@ def test_values_gradients_and_second_derivatives_are_those_of_one_hot_products()
 def test_lanes_of_either_argument_give_what_each_run_gives_alone(in_dims):
     tables = torch.stack([TABLE, -2 * TABLE, TABLE.exp()])
     indices = torch.stack([INDEX, INDEX.flip(0), torch.zeros_like(INDEX)])
-    lane = lambda x, dim, one: one if dim is None else x.movedim(0, dim)  # noqa: E731
-    of_lane = lambda x, dim, one, i: one if dim is None else x[i]  # noqa: E731
+
+    def lane(x, dim, one):
+        return one if dim is None else x.movedim(0, dim)
+
+    def of_lane(x, dim, one, i):
+        return one if dim is None else x[i]
+
     for f in (rows, grad(lambda table, index: score(table, index, rows))):
         found = vmap(f, in_dims)(lane(tables, in_dims[0], TABLE), lane(indices, in_dims[1], INDEX))
         for i in range(3):
